@@ -1,0 +1,24 @@
+"""tfig explains Keras models: which parts of the input made the model say this?
+
+>>> import tfig
+>>> e = tfig.explain(model, x)
+>>> e.attributions, e.convergence_delta
+"""
+
+from tfig import baselines as baselines
+from tfig.api import Explainer as Explainer
+from tfig.api import explain as explain
+from tfig.api import methods as methods
+from tfig.explanation import Explanation as Explanation
+from tfig.methods import IGOS as IGOS
+from tfig.methods import Conductance as Conductance
+from tfig.methods import ExpectedGradients as ExpectedGradients
+from tfig.methods import Gradient as Gradient
+from tfig.methods import GradientXInput as GradientXInput
+from tfig.methods import IntegratedGradients as IntegratedGradients
+from tfig.methods import InternalInfluence as InternalInfluence
+from tfig.methods import SmoothGrad as SmoothGrad
+from tfig.methods import SquareGrad as SquareGrad
+from tfig.methods import VarGrad as VarGrad
+from tfig.score import Contrast as Contrast
+from tfig.version import VERSION as __version__

@@ -1,0 +1,195 @@
+"""The answer: attributions with their provenance, their error, and ways to look at them."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Nest = Any
+"""An array, or the list, tuple or dict of arrays that a model of several inputs takes."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Explanation:
+    """What `tfig.explain` returns.
+
+    Fields:
+        attributions: in the shape of x (or of the layer's output); the nest of x for several inputs.
+        target: [B] int32, the class explained, after "predicted" was resolved; None for a callable target.
+        score: [B], F(x).
+        baseline_score: [B], F(x'); the mean over references; None where the method has no baseline.
+        convergence_delta: [B], sum(attributions) - (score - baseline_score), for complete methods; else None.
+        method, parameters: name of the method and its hyper-parameters.
+        layer, output: where the question was posed, and what was read off the model; None as in `tfig.explain`.
+        trace: per-row diagnostics by name, [B, ...] each.
+        x: the rows explained; None where they were left out.
+    """
+
+    attributions: Nest
+    target: np.ndarray | None
+    score: np.ndarray
+    baseline_score: np.ndarray | None
+    convergence_delta: np.ndarray | None
+    method: str
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    layer: str | None = None
+    output: str | None = None
+    trace: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    x: Nest = None
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def __repr__(self) -> str:
+        shapes = _map(self.attributions, lambda leaf: list(leaf.shape))
+        delta = self.convergence_delta
+        worst = "" if delta is None else f", worst convergence_delta {np.abs(delta).max():.2g}"
+        where = f" at {self.layer}" if self.layer else ""
+        open_rows = int((~self.trace["converged"]).sum()) if "converged" in self.trace else 0
+        missed = f", {open_rows} of {len(self)} rows above the tolerance" if open_rows else ""
+        return f"<Explanation by {self.method}{where}: attributions {shapes}{worst}{missed}>"
+
+    def heatmap(self) -> Nest:
+        """Attributions with channels summed, signed: [B, H, W] for images, at the resolution of x; [B, T] for sequences.
+
+        Maps of a layer or mask are enlarged linearly to the spatial size of x, where x is known; [B, F] stays as it is.
+        """
+        from tfig import view
+
+        return view.heatmap(self.attributions, self.x)
+
+    def overlay(self, image: np.ndarray | None = None, alpha: float = 0.6) -> np.ndarray:
+        """The heat map over the image, uint8 RGB [B, H, W, 3]: red speaks for the target, blue against it.
+
+        Args:
+            image: [B, H, W, C] or [H, W, C], any range; by default x.
+            alpha: opacity of the strongest colour; where the map is zero the image shows unchanged.
+
+        Raises:
+            ValueError: the explanation is of no image, or the image's size differs.
+        """
+        from tfig import view
+
+        return view.overlay(self.heatmap(), self.x if image is None else image, alpha)
+
+    def plot(self, path: str | os.PathLike | None = None, image: np.ndarray | None = None) -> Any:
+        """A figure with image, map and overlay of each row (at most 8), saved to `path` if given.
+
+        Returns:
+            the matplotlib Figure.
+
+        Raises:
+            ImportError: matplotlib is not installed (``pip install tfig[plot]``).
+        """
+        from tfig import view
+
+        return view.plot(self, path, image)
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write everything to an ``.npz`` file, without pickle; `load` reads it back. Returns the path written."""
+        path = Path(path)
+        path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+        arrays: dict[str, np.ndarray] = {}
+        header = {
+            "version": 1,
+            "method": self.method,
+            "parameters": dict(self.parameters),
+            "layer": self.layer,
+            "output": self.output,
+            "attributions": _pack("attributions", self.attributions, arrays),
+            "x": _pack("x", self.x, arrays),
+            "trace": sorted(self.trace),
+        }
+        for name in _ROWS:
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
+        arrays.update({f"trace/{name}": value for name, value in self.trace.items()})
+        np.savez_compressed(path, header=np.array(json.dumps(header)), **arrays)
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Explanation":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file holds no explanation.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+            header = json.loads(str(arrays["header"]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"{os.fspath(path)!r} holds no tfig explanation; it must be a file written by save().") from error
+        return cls(
+            attributions=_unpack(header["attributions"], arrays),
+            x=_unpack(header["x"], arrays),
+            trace={name: arrays[f"trace/{name}"] for name in header["trace"]},
+            **{name: header[name] for name in ("method", "parameters", "layer", "output")},
+            **{name: arrays.get(name) for name in _ROWS},
+        )
+
+    @classmethod
+    def concatenate(cls, parts: "list[Explanation]") -> "Explanation":
+        """The explanations of several batches of rows as one."""
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+
+        def joined(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            return None if values[0] is None else np.concatenate(values)
+
+        return dataclasses.replace(
+            first,
+            attributions=_join([part.attributions for part in parts]),
+            x=_join([part.x for part in parts]),
+            trace={name: np.concatenate([part.trace[name] for part in parts]) for name in first.trace},
+            **{name: joined(name) for name in _ROWS},
+        )
+
+
+_ROWS = ("target", "score", "baseline_score", "convergence_delta")
+
+
+def _map(nest: Nest, function) -> Any:
+    if isinstance(nest, dict):
+        return {name: _map(value, function) for name, value in nest.items()}
+    if isinstance(nest, (list, tuple)):
+        return [_map(value, function) for value in nest]
+    return function(nest)
+
+
+def _join(nests: list[Nest]) -> Nest:
+    first = nests[0]
+    if first is None:
+        return None
+    if isinstance(first, dict):
+        return {name: _join([nest[name] for nest in nests]) for name in first}
+    if isinstance(first, (list, tuple)):
+        return type(first)(_join(list(leaves)) for leaves in zip(*nests, strict=True))
+    return np.concatenate(nests)
+
+
+def _pack(name: str, nest: Nest, arrays: dict[str, np.ndarray]) -> Any:
+    """A JSON description of a nest, whose arrays go to `arrays` under names that start with `name`."""
+    if nest is None:
+        return None
+    if isinstance(nest, dict):
+        return {"dict": {key: _pack(f"{name}/{key}", value, arrays) for key, value in nest.items()}}
+    if isinstance(nest, (list, tuple)):
+        return {type(nest).__name__: [_pack(f"{name}/{i}", value, arrays) for i, value in enumerate(nest)]}
+    arrays[name] = nest
+    return name
+
+
+def _unpack(packed: Any, arrays: Mapping[str, np.ndarray]) -> Nest:
+    if packed is None or isinstance(packed, str):
+        return arrays[packed] if packed else None
+    ((kind, parts),) = packed.items()
+    if kind == "dict":
+        return {key: _unpack(value, arrays) for key, value in parts.items()}
+    return {"list": list, "tuple": tuple}[kind](_unpack(value, arrays) for value in parts)

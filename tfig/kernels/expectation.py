@@ -1,0 +1,133 @@
+"""Sums over samples, folded with the rows into chunks; and the noise that samples are drawn from."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfig.network import Leaves
+from tfig.problem import Problem, per_row
+
+Term = Callable[[Problem, tf.Tensor, tf.Tensor], Any]
+"""(problem of the chunk's rows, samples [N], rows [N]) -> a nest of [N, ...]: the terms of those samples."""
+
+
+def total(problem: Problem, count: int | tf.Tensor, like: Any, term: Term) -> Any:
+    """sum{ term(s) : s = 0...count-1 } for every row, a nest of [B, ...] shaped like `like`.
+
+    (sample, row) pairs are evaluated together in chunks of at most ``problem.chunk`` rows (at least one sample at
+    a time), so memory is flat in `count` and one trace serves every number of rows.
+    """
+    rows = problem.rows
+    width = tf.maximum(problem.chunk // rows, 1)
+
+    def add(start, sums):
+        size = tf.minimum(width, count - start)
+        row = tf.tile(tf.range(rows), [size])
+        sample = tf.repeat(tf.range(start, start + size), rows)
+        terms = term(problem.take(row), sample, row)
+
+        def fold(value, running):
+            return running + tf.reduce_sum(tf.reshape(value, tf.concat([[size], tf.shape(running)], 0)), 0)
+
+        return start + size, tf.nest.map_structure(fold, terms, sums)
+
+    start = tf.constant(0)
+    zeros = tf.nest.map_structure(tf.zeros_like, like)
+    return tf.while_loop(lambda start, sums: start < count, add, (start, zeros), parallel_iterations=1)[1]
+
+
+def over_noise(problem: Problem, count: int, noise: float, like: Any, term: Callable[[Problem, tf.Tensor], Any], at_source: bool) -> Any:
+    """The mean over `count` samples of term(problem with noise on x, rows [N]): a nest of [B, ...] shaped like `like`.
+
+    x + noise (max x - min x) e with e standard normal; the range is each row's own, leaf by leaf.
+
+    Args:
+        at_source: at a layer, put the noise on the model's input instead of on the layer's output.
+    """
+
+    def noisy(x: Leaves, seed: tf.Tensor, sample: tf.Tensor) -> Leaves:
+        return tuple(
+            leaf + per_row(noise * spread(leaf), leaf) * normal(fork(seed, sample), tf.fill(tf.shape(sample), i), leaf)
+            for i, leaf in enumerate(x)
+        )
+
+    def perturbed(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> Any:
+        seed = fork(p.seed, sample)
+        if p.source is not None and at_source:
+            x = noisy(p.source.x, p.seed, sample)
+            source = dataclasses.replace(p.source, x=x)
+            return term(p.replace(seed=seed, source=source, x=source.features(x, p.source.constants)), row)
+        return term(p.replace(seed=seed, x=noisy(p.x, p.seed, sample)), row)
+
+    sums = total(problem, count, like, perturbed)
+    return tf.nest.map_structure(lambda value: value / count, sums)
+
+
+def over_references(problem: Problem, like: Any, term: Callable[[Problem], Any]) -> Any:
+    """The mean over ``problem.references`` of term(problem from that baseline); without references, term(problem)."""
+    if problem.references is None:
+        return term(problem)
+    count = tf.shape(problem.references[0])[0]
+
+    def one(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> Any:
+        terms = term(p.at_reference(sample))
+        return tf.nest.map_structure(lambda value, shape: tf.cast(value, shape.dtype), terms, like)
+
+    sums = total(problem, count, like, one)
+    return tf.nest.map_structure(lambda value: value / tf.cast(count, value.dtype), sums)
+
+
+def golden_pairs(seed: tf.Tensor, count: int) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Points (u, v) on the unit square for each row: (s/count, s * golden ratio) modulo 1, shifted at random.
+
+    A low-discrepancy lattice whose points are each uniform, so means over them are unbiased; one shift for each row,
+    from its seed.
+
+    Returns:
+        (sample [N], row [N]) -> u [N], v [N].
+    """
+    shift = uniform(seed, tf.zeros_like(seed[:, 0]), tf.zeros([1, 2]))
+    ratio = (5**0.5 - 1) / 2
+    lattice = tf.constant([(s / count, s * ratio % 1) for s in range(count)], tf.float32)
+
+    def at(sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        point = tf.gather(lattice, sample) + tf.gather(shift, row) * [1 / count, 1.0]
+        point = point - tf.floor(point)
+        return point[:, 0], point[:, 1]
+
+    return at
+
+
+def spread(leaf: tf.Tensor) -> tf.Tensor:
+    """max - min of each row, [N]."""
+    axes = range(1, len(leaf.shape))
+    return tf.reduce_max(leaf, axes) - tf.reduce_min(leaf, axes)
+
+
+def normal(seed: tf.Tensor, sample: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Standard normal noise [N, ...] in the shape of `like`: row i from seed[i] and sample[i] alone."""
+    noise = _draw(tf.random.stateless_normal, seed, sample, tf.shape(like)[1:], like.dtype)
+    noise.set_shape([None, *like.shape[1:]])
+    return noise
+
+
+def uniform(seed: tf.Tensor, sample: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Uniform noise on [0, 1) in the shape of `like` [N, ...]: row i from seed[i] and sample[i] alone."""
+    noise = _draw(tf.random.stateless_uniform, seed, sample, tf.shape(like)[1:], like.dtype)
+    noise.set_shape([None, *like.shape[1:]])
+    return noise
+
+
+def fork(seed: tf.Tensor, sample: tf.Tensor) -> tf.Tensor:
+    """Seeds [N, 2] of the stream that sample[i] of row i hands on to whatever draws inside it."""
+    return tf.stack([seed[:, 0], seed[:, 1] * 1_000_003 + sample + 1], -1)
+
+
+def _draw(generator, seed, sample, shape, dtype):
+    return tf.map_fn(
+        lambda one: generator(shape, one, dtype=dtype, alg="philox"),
+        fork(seed, sample),
+        fn_output_signature=tf.TensorSpec(None, dtype),
+    )

@@ -1,0 +1,31 @@
+"""The gradient of a score."""
+
+import tensorflow as tf
+
+from tfig.network import Leaves
+from tfig.problem import RowScore
+
+
+class Unconnected(ValueError):
+    """The score does not depend on anything that is explained."""
+
+
+def value_and_gradient(score: RowScore, x: Leaves) -> tuple[tf.Tensor, Leaves]:
+    """(F(x) [N], dF/dx [N, ...] for each leaf); leaves that F ignores get zeros.
+
+    Raises:
+        Unconnected: no leaf reaches the score by differentiable operations.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        value = score(x)
+    gradients = tape.gradient(value, x)
+    if all(gradient is None for gradient in gradients):
+        raise Unconnected(
+            "the score does not depend on the input by differentiable operations (argmax, rounding, integer "
+            "conversion or a stopped gradient stands between); explain an earlier output, or a layer behind it."
+        )
+    return value, tuple(
+        tf.zeros_like(leaf) if gradient is None else tf.convert_to_tensor(gradient)
+        for gradient, leaf in zip(gradients, x, strict=True)
+    )

@@ -1,0 +1,180 @@
+"""Integrals along the line from a baseline to x: quadrature rules, fixed and placed by probing, refined on demand."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from tfig.kernels.expectation import total
+from tfig.kernels.gradient import value_and_gradient
+from tfig.network import Leaves
+from tfig.problem import Problem, per_row, row_sum
+
+RULES = ("midpoint", "trapezoid", "left", "right", "gauss_legendre", "adaptive")
+"""Quadrature rules on [0, 1]; their weights sum to one."""
+
+At = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+"""(sample [N], row [N]) -> (position on the path [N], weight [N])."""
+
+Levels = Callable[[tf.Tensor], At]
+"""level (a scalar index into a rising list of counts) -> the nodes of that level."""
+
+
+def tabulate(rule: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights [count] of a fixed rule on [0, 1].
+
+    midpoint: (k + 1/2)/n; left: k/n; right: (k + 1)/n, weight 1/n each. trapezoid: k/(n - 1), weight 1/(n - 1), half
+    of that at both ends. gauss_legendre: exact for polynomials of degree 2n - 1.
+    """
+    k = np.arange(count)
+    if rule == "gauss_legendre":
+        points, weights = np.polynomial.legendre.leggauss(count)
+        return (points + 1) / 2, weights / 2
+    if rule == "trapezoid":
+        weights = np.full(count, 1 / (count - 1))
+        weights[[0, -1]] /= 2
+        return k / (count - 1), weights
+    return (k + {"midpoint": 0.5, "left": 0.0, "right": 1.0}[rule]) / count, np.full(count, 1 / count)
+
+
+def line(start: Leaves, end: Leaves, alpha: tf.Tensor) -> Leaves:
+    """start + alpha (end - start), one alpha for each row."""
+    return tuple(a + per_row(alpha, b) * (b - a) for a, b in zip(start, end, strict=True))
+
+
+def integrate(problem: Problem, count: int | tf.Tensor, at: At) -> Leaves:
+    """(x - x') * sum{ w[k] dF(x' + a[k] (x - x')) : k = 0...count-1 }, the integrated gradient by nodes a, weights w."""
+
+    def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> Leaves:
+        alpha, weight = at(sample, row)
+        _, gradients = value_and_gradient(p.score, line(p.baseline, p.x, alpha))
+        return tuple(per_row(weight, g) * g * (x - b) for g, x, b in zip(gradients, p.x, p.baseline, strict=True))
+
+    return total(problem, count, problem.x, term)
+
+
+def fixed(rule: str, counts: list[int]) -> Levels:
+    """The same nodes for every row, counts[level] of them."""
+    table = np.zeros([len(counts), 2, max(counts)], np.float32)
+    for level, count in enumerate(counts):
+        table[level, :, :count] = tabulate(rule, count)
+    points = tf.constant(table)
+
+    def at(level: tf.Tensor) -> At:
+        chosen = points[level]
+        return lambda sample, row: (tf.gather(chosen[0], sample), tf.gather(chosen[1], sample))
+
+    return at
+
+
+def adaptive(problem: Problem, counts: list[int], probes: int = 9) -> Levels:
+    """Nodes at equal quantiles of sqrt(|dF|) along the path, for each row; the weight of a node is its cell's width.
+
+    dF is measured by `probes` forward passes at even distances. A floor keeps every stretch of the path in view.
+    """
+    edges = tf.linspace(0.0, 1.0, probes)
+
+    def probe(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+        value = p.score(line(p.baseline, p.x, tf.gather(edges, sample)))
+        return value[:, tf.newaxis] * tf.one_hot(sample, probes, dtype=value.dtype)
+
+    values = total(problem, probes, tf.zeros([problem.rows, probes]), probe)
+    change = tf.sqrt(tf.abs(values[:, 1:] - values[:, :-1]))
+    density = change + 0.1 * tf.reduce_mean(change, -1, keepdims=True) + 1e-20
+    share = density / tf.reduce_sum(density, -1, keepdims=True)
+    reached = tf.concat([tf.zeros_like(share[:, :1]), tf.cumsum(share, -1)], -1)
+    table = tf.constant(counts, tf.float32)
+
+    def quantile(u: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+        inside = (u[:, tf.newaxis] - tf.gather(reached[:, :-1], row)) / tf.gather(share, row)
+        return tf.reduce_sum(tf.clip_by_value(inside, 0.0, 1.0), -1) / (probes - 1)
+
+    def at(level: tf.Tensor) -> At:
+        def place(sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            k, n = tf.cast(sample, tf.float32), table[level]
+            low, high = quantile(k / n, row), quantile((k + 1) / n, row)
+            return quantile((k + 0.5) / n, row), high - low
+
+        return place
+
+    return at
+
+
+@dataclasses.dataclass(frozen=True)
+class Refined:
+    """An integral refined per row, and what was reached.
+
+    Fields:
+        attributions: leaves [B, ...].
+        steps: [B] int32, quadrature nodes in the final estimate.
+        converged: [B] bool, whether |sum - (F(x) - F(x'))| is within the tolerance.
+    """
+
+    attributions: Leaves
+    steps: tf.Tensor
+    converged: tf.Tensor
+
+
+def refine(problem: Problem, counts: list[int], nodes: Levels, tolerance: float) -> Refined:
+    """Integrate with counts[0] nodes, then, for the rows that miss the tolerance, with counts[1], and so on.
+
+    A row is done when |delta| <= max(tolerance |F(x) - F(x')|, 1e-6 max(1, |F(x)|)).
+
+    Args:
+        problem: the problem.
+        counts: numbers of nodes, rising.
+        nodes: where they lie.
+        tolerance: relative to |F(x) - F(x')|.
+    """
+    value = problem.score(problem.x)
+    difference = value - problem.score(problem.baseline)
+    allowed = tf.maximum(tolerance * tf.abs(difference), 1e-6 * tf.maximum(1.0, tf.abs(value)))
+    table = tf.constant(counts)
+
+    def more(level, found, steps, open_rows):
+        return (level < len(counts)) & tf.reduce_any(open_rows)
+
+    def step(level, found, steps, open_rows):
+        rows = tf.cast(tf.where(open_rows)[:, 0], tf.int32)
+        at = nodes(level)
+        new = integrate(problem.take(rows), table[level], lambda sample, row: at(sample, tf.gather(rows, row)))
+        missed = tf.abs(row_sum(new) - tf.gather(difference, rows)) > tf.gather(allowed, rows)
+        where = rows[:, tf.newaxis]
+        found = tuple(tf.tensor_scatter_nd_update(old, where, one) for old, one in zip(found, new, strict=True))
+        steps = tf.tensor_scatter_nd_update(steps, where, tf.fill(tf.shape(rows), table[level]))
+        return level + 1, found, steps, tf.tensor_scatter_nd_update(open_rows, where, missed)
+
+    rows = problem.rows
+    start = (tf.constant(0), tuple(tf.zeros_like(x) for x in problem.x), tf.zeros([rows], tf.int32), tf.ones([rows], tf.bool))
+    _, found, steps, open_rows = tf.while_loop(more, step, start, parallel_iterations=1)
+    return Refined(found, steps, ~open_rows)
+
+
+def conductance(problem: Problem, steps: int) -> Leaves:
+    """sum{ dF/dy at the middle of step k * (y at its end - y at its start) : k = 0...steps-1 }, y the layer's output.
+
+    The path runs at the model's input, from 0 to 1 without a gap.
+    """
+
+    def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> Leaves:
+        # Neighbouring steps share an edge: one more sample at the end serves all, in place of two edges for each.
+        count, rows = tf.shape(sample)[0], problem.rows
+        extended = tf.concat([tf.range(count), tf.range(count - rows, count)], 0)
+        edge = tf.concat([sample, sample[-rows:] + 1], 0)
+        y = _features(p.take(extended), tf.cast(edge, tf.float32) / steps)
+        _, gradients = layer_gradient(p, (tf.cast(sample, tf.float32) + 0.5) / steps)
+        return tuple(g * (leaf[rows:] - leaf[:-rows]) for g, leaf in zip(gradients, y, strict=True))
+
+    return total(problem, steps, problem.x, term)
+
+
+def layer_gradient(p: Problem, alpha: tf.Tensor) -> tuple[tf.Tensor, Leaves]:
+    """(F, dF/dy) with y the layer's output, where the model's input is at `alpha` on its path."""
+    points = line(p.source.baseline, p.source.x, alpha)
+    score = p.source.at(p.score, points, p.source.constants)
+    return value_and_gradient(score, p.source.features(points, p.source.constants))
+
+
+def _features(p: Problem, alpha: tf.Tensor) -> Leaves:
+    return p.source.features(line(p.source.baseline, p.source.x, alpha), p.source.constants)

@@ -1,0 +1,88 @@
+"""Methods that optimise a mask."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from tfig.kernels import mask
+from tfig.methods.checks import at_least
+from tfig.network import Leaves
+from tfig.problem import Method, Problem, Trace
+
+
+@dataclasses.dataclass(frozen=True)
+class IGOS(Method):
+    """I-GOS: the small, smooth mask whose deletion lowers the score most, found by integrated-gradient descent.
+
+    Minimises, for each row's own mask M in [0, 1] at `resolution`, enlarged linearly with aligned corners,
+
+        l1 mean|1 - M| + tv (mean|dM/dx|**tv_beta + mean|dM/dy|**tv_beta) + F(x' + M (x - x'))
+
+    along the gradient of the first two terms plus the integrated gradient of the third,
+    mean{ F(x' + k/steps M (x - x') + e[k]) : k = 1...steps }, with a line search that starts at `initial_step`,
+    shrinks by `shrink` and accepts a step by the Armijo condition on the un-integrated loss without noise, or once it
+    is below `minimum_step`. The size penalty of a row is eased tenfold at half the iterations if its score has
+    changed by at most 0.001, and fivefold at 4/5 of them if by at most 0.01.
+
+    `attributions` is 1 - M, enlarged: what had to be deleted, [B, H, W, 1] ([B, T, 1] for sequences), in [0, 1]. Use
+    with probabilities: the penalties are set against a score between 0 and 1. Of several float inputs, the first
+    with spatial axes is masked and the others get zeros.
+
+    Fields:
+        resolution: side of the mask; at most the image's.
+        iterations: descent steps.
+        steps: points of the integrated gradient.
+        l1, tv, tv_beta: weights of size and roughness, exponent of roughness.
+        noise: standard deviation of e, as a share of each row's standard deviation.
+        initial_step, shrink, armijo, minimum_step: the line search.
+
+    ``trace`` holds mask [B, h, w, 1], and per iteration, [B, iterations]: losses (before the step), scores (after it),
+    step_sizes (accepted).
+
+    >>> tfig.explain(model, x, tfig.IGOS(), output="probabilities", baseline="blur")
+    """
+
+    resolution: int = 28
+    iterations: int = 15
+    steps: int = 20
+    l1: float = 1.0
+    tv: float = 20.0
+    tv_beta: float = 2.0
+    noise: float = 0.2
+    initial_step: float = 200.0
+    shrink: float = 0.2
+    armijo: float = 1e-4
+    minimum_step: float = 1e-5
+
+    name = "igos"
+    reference = "Qi, Khorram & Li, Visualizing Deep Networks by Optimizing with Integrated Gradients, 2020, arXiv:1905.00954"
+    stochastic = True
+    needs = "an input (or layer) with spatial axes"
+
+    def __post_init__(self):
+        for name in ("resolution", "iterations", "steps"):
+            at_least(name, getattr(self, name), 1)
+        for name in ("l1", "tv", "noise", "armijo"):
+            at_least(name, getattr(self, name), 0)
+        at_least("tv_beta", self.tv_beta, 1)
+        if not 0 < self.shrink < 1:
+            raise ValueError(f"shrink is {self.shrink!r}; it must lie between 0 and 1.")
+        if not 0 < self.minimum_step <= self.initial_step:
+            raise ValueError(f"minimum_step is {self.minimum_step!r}; it must be positive and at most initial_step.")
+
+    @property
+    def default_baseline(self) -> str:
+        """Blur."""
+        return "blur"
+
+    def like(self, problem: Problem) -> Leaves:
+        """One channel at the masked leaf."""
+        masked = mask.canvas(problem.x).leaf
+        return tuple(leaf[..., :1] if i == masked else leaf for i, leaf in enumerate(problem.x))
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """The descent."""
+        enlarged, trace = mask.igos(problem, **dataclasses.asdict(self))
+        masked = mask.canvas(problem.x).leaf
+        zeros = [tf.zeros_like(leaf) for leaf in problem.x]
+        return tuple(1 - enlarged if i == masked else leaf for i, leaf in enumerate(zeros)), trace

@@ -1,0 +1,128 @@
+"""Methods that average another method over noise on x."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfig.kernels.expectation import over_noise
+from tfig.methods.checks import at_least
+from tfig.methods.gradient import Gradient
+from tfig.network import Leaves
+from tfig.problem import Method, Problem, Trace
+
+
+@dataclasses.dataclass(frozen=True)
+class _Noisy(Method):
+    """An inner method under noise on x: what SmoothGrad, SquareGrad and VarGrad share."""
+
+    inner: Method = Gradient()
+    samples: int = 50
+    noise: float = 0.15
+
+    stochastic = True
+
+    def __post_init__(self):
+        at_least("samples", self.samples, 1)
+        at_least("noise", self.noise, 0)
+        if not isinstance(self.inner, Method):
+            raise ValueError(f"inner is {self.inner!r}; pass a method object, e.g. tfig.IntegratedGradients(steps=32).")
+
+    @property
+    def needs_layer(self) -> bool:  # type: ignore[override]
+        """As the inner method."""
+        return self.inner.needs_layer
+
+    @property
+    def takes_references(self) -> bool:  # type: ignore[override]
+        """As the inner method."""
+        return self.inner.takes_references
+
+    @property
+    def needs(self) -> str:  # type: ignore[override]
+        """As the inner method."""
+        return self.inner.needs
+
+    @property
+    def default_baseline(self) -> str | None:
+        """As the inner method."""
+        return self.inner.default_baseline
+
+    def like(self, problem: Problem) -> Leaves:
+        """As the inner method."""
+        return self.inner.like(problem)
+
+    def mean(self, problem: Problem, read: Callable[[Leaves, tf.Tensor], Any], like: Any) -> Any:
+        """The mean over samples of read(inner attributions, rows), shaped like `like`."""
+
+        def term(p: Problem, row: tf.Tensor) -> Any:
+            return read(self.inner.attribute(p)[0], row)
+
+        return over_noise(problem, self.samples, self.noise, like, term, self.inner.needs_layer)
+
+
+@dataclasses.dataclass(frozen=True)
+class SmoothGrad(_Noisy):
+    """The mean of a method over noise on x.
+
+    mean{ inner(x + noise (max x - min x) e[s]) : s = 0...samples-1 }, e standard normal.
+
+    Fields:
+        inner: the method averaged; any.
+        samples: number of noise draws.
+        noise: standard deviation of the noise, as a share of each row's max - min.
+
+    >>> tfig.explain(model, x, tfig.SmoothGrad(tfig.IntegratedGradients(steps=32), samples=20), seed=0)
+    """
+
+    name = "smoothgrad"
+    reference = "Smilkov et al., SmoothGrad: removing noise by adding noise, 2017, arXiv:1706.03825"
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """The mean."""
+        return self.mean(problem, lambda leaves, row: leaves, self.like(problem)), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class SquareGrad(_Noisy):
+    """The mean of the square of a method over noise on x (SmoothGrad squared); unsigned.
+
+    mean{ inner(x + noise (max x - min x) e[s])**2 : s = 0...samples-1 }. Fields as `SmoothGrad`.
+
+    >>> tfig.explain(model, x, tfig.SquareGrad(samples=50), seed=0)
+    """
+
+    name = "squaregrad"
+    reference = "Hooker et al., A Benchmark for Interpretability Methods in Deep Neural Networks, 2019, arXiv:1806.10758"
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """The mean of squares."""
+        return self.mean(problem, lambda leaves, row: tuple(map(tf.square, leaves)), self.like(problem)), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class VarGrad(_Noisy):
+    """The variance of a method over noise on x; unsigned.
+
+    mean{ (inner(x + noise (max x - min x) e[s]) - mean)**2 : s = 0...samples-1 }, over n, not n - 1. Fields as
+    `SmoothGrad`. Deviations are taken from the attributions of x itself, so a constant gradient has variance 0 and not
+    a rounding residue.
+
+    >>> tfig.explain(model, x, tfig.VarGrad(samples=50), seed=0)
+    """
+
+    name = "vargrad"
+    reference = "Adebayo et al., Sanity Checks for Saliency Maps, 2018, arXiv:1810.03292"
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """E[d**2] - E[d]**2 with d the deviation from the clean attributions."""
+        clean, _ = self.inner.attribute(problem)
+
+        def deviations(leaves: Leaves, row: tf.Tensor) -> tuple[Leaves, Leaves]:
+            first = tuple(leaf - tf.gather(centre, row) for leaf, centre in zip(leaves, clean, strict=True))
+            return first, tuple(map(tf.square, first))
+
+        like = self.like(problem)
+        first, second = self.mean(problem, deviations, (like, like))
+        return tuple(b - tf.square(a) for a, b in zip(first, second, strict=True)), {}

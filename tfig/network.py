@@ -1,0 +1,218 @@
+"""A model as a function of the leaves of its input: what it takes, and how it is called while a program is traced."""
+
+import dataclasses
+import difflib
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfig import slices
+
+Leaves = tuple[tf.Tensor, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One input of a model: its name, shape (None: any) and dtype, and the dtype it is explained in.
+
+    Half-precision inputs are explained in float32 and cast where they enter the model, so that a path or a noise is
+    not rounded to eleven bits. Integers, booleans and strings are held constant.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    @property
+    def explained(self) -> bool:
+        """Whether this input is attributed: it is, if it is floating-point."""
+        return tf.as_dtype(self.dtype).is_floating
+
+    @property
+    def compute_dtype(self) -> str:
+        """The dtype in which tfig computes with this input."""
+        return "float32" if self.dtype in ("float16", "bfloat16") else self.dtype
+
+    @property
+    def spec(self) -> tf.TensorSpec:
+        """The input of a compiled program that carries this leaf."""
+        return tf.TensorSpec([None, *self.shape[1:]], self.compute_dtype, name=self.name)
+
+
+class Network:
+    """A Keras model, a loaded SavedModel or a callable, held weakly, as a function of its input leaves.
+
+    Args:
+        model: what was given to `tfig.explain`.
+        structure: the nest of the user's x, with a `Leaf` at each place.
+    """
+
+    def __init__(self, model: Any, structure: Any):
+        self.model = reference(model)
+        self.structure = structure
+        self.leaves: list[Leaf] = tf.nest.flatten(structure)
+
+    def __call__(self, x: Sequence[tf.Tensor]) -> Any:
+        """The model's outputs for the leaves `x`, never in training mode; losses are not left behind."""
+        model = self.model()
+        if model is None:
+            raise ReferenceError("the model of this program is gone; keep a reference to it while explaining.")
+        cast = [tf.cast(value, leaf.dtype) if leaf.explained else value for value, leaf in zip(x, self.leaves, strict=True)]
+        inputs = tf.nest.pack_sequence_as(self.structure, cast)
+        if isinstance(model, keras.Layer):
+            with keras.StatelessScope():
+                return model(inputs, training=False)
+        signature = serving_signature(model)
+        if signature is not None:
+            outputs = signature(**{leaf.name: value for leaf, value in zip(self.leaves, cast, strict=True)})
+            return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+        return model(inputs)
+
+    def merge(self, points: Leaves, constants: Leaves) -> Leaves:
+        """All leaves in order, from the explained ones and those held constant."""
+        explained, held = iter(points), iter(constants)
+        return tuple(next(explained) if leaf.explained else next(held) for leaf in self.leaves)
+
+    def split(self, x: Sequence[tf.Tensor]) -> tuple[Leaves, Leaves]:
+        """(explained leaves, constant leaves)."""
+        pairs = list(zip(x, self.leaves, strict=True))
+        return tuple(v for v, leaf in pairs if leaf.explained), tuple(v for v, leaf in pairs if not leaf.explained)
+
+
+class Cut:
+    """A network cut at the output of a layer: the half before it, and the half after it.
+
+    A layer called several times is cut at its last call.
+    """
+
+    def __init__(self, network: Network, layer: keras.Layer):
+        self.network, self.layer = network, layer
+        self.calls = 0
+
+    def features(self, x: Leaves) -> Leaves:
+        """The floating-point outputs of the layer, in the dtype they are explained in.
+
+        Raises:
+            ValueError: the layer is not called on the way, or has no floating-point output.
+        """
+        seen = slices.observe(self.layer, lambda: self.network(x))
+        self.calls = len(seen)
+        floats = [leaf for leaf in tf.nest.flatten(seen[-1]) if leaf.dtype.is_floating]
+        if not floats:
+            kinds = ", ".join(leaf.dtype.name for leaf in tf.nest.flatten(seen[-1]))
+            raise ValueError(
+                f"layer {self.layer.name!r} gives {kinds}, and only floating-point outputs can be explained; "
+                "choose a later layer."
+            )
+        return tuple(tf.cast(leaf, tf.float32) if leaf.dtype.size < 4 else leaf for leaf in floats)
+
+    def outputs(self, values: Leaves, x: Leaves) -> Any:
+        """The model's outputs for the leaves `x` with the layer's output replaced by `values`."""
+        return slices.replace(self.layer, lambda: self.network(x), list(values), self.calls)
+
+
+def reference(model: Any) -> Callable[[], Any]:
+    """A weak reference to the model, also where it is a bound method."""
+    if hasattr(model, "__self__") and hasattr(model, "__func__"):
+        return weakref.WeakMethod(model)
+    return weakref.ref(model)
+
+
+def serving_signature(model: Any) -> Callable[..., dict[str, tf.Tensor]] | None:
+    """The signature by which a loaded SavedModel is called, or None for anything else."""
+    if hasattr(model, "structured_input_signature"):
+        return model
+    signatures = None if isinstance(model, keras.Layer) else getattr(model, "signatures", None)
+    if not signatures:
+        return None
+    return signatures["serving_default"] if "serving_default" in signatures else next(iter(signatures.values()))
+
+
+def declared(model: Any) -> dict[str, Leaf]:
+    """The inputs a model says it takes, by name and in its order; empty where it does not say."""
+    signature = serving_signature(model)
+    if signature is not None:
+        specs = signature.structured_input_signature[1]  # type: ignore[attr-defined]
+        return {name: Leaf(name, tuple(spec.shape), spec.dtype.name) for name, spec in specs.items()}
+    if not isinstance(model, keras.Model):
+        return {}
+    try:
+        inputs = model.inputs if isinstance(model, keras.Sequential) else model.input
+    except (AttributeError, ValueError):  # a subclassed model declares none
+        return {}
+    if isinstance(inputs, dict):
+        return {name: Leaf(name, tuple(one.shape), one.dtype) for name, one in inputs.items()}
+    return {one.name: Leaf(one.name, tuple(one.shape), one.dtype) for one in ([] if inputs is None else tf.nest.flatten(inputs))}
+
+
+def read(model: Any, x: Any) -> tuple[Any, list[np.ndarray]]:
+    """Check the user's `x` against what the model takes.
+
+    Returns:
+        the nest of x with a `Leaf` at each place, and the leaves as arrays in the dtype they are explained in.
+
+    Raises:
+        ValueError: unbuilt model, inputs missing or unknown, wrong rank or shape, zero or unequal rows, NaN or inf.
+    """
+    if isinstance(model, keras.Layer) and not model.built:
+        raise ValueError(f"model {model.name!r} is not built, so it has no weights yet; call it on data or load weights first.")
+    takes = declared(model)
+    names = _names(x, takes)
+    arrays = [value if isinstance(value, np.ndarray) else np.asarray(value) for value in tf.nest.flatten(x)]
+    leaves, values = [], []
+    for name, array in zip(names, arrays, strict=True):
+        leaf, value = _read_leaf(name, array, takes.get(name), isinstance(model, keras.Layer))
+        leaves.append(leaf)
+        values.append(value)
+    rows = {leaf.name: len(value) for leaf, value in zip(leaves, values, strict=True)}
+    if len(set(rows.values())) > 1:
+        raise ValueError(f"inputs have different numbers of rows: {rows}; row i of each belongs together.")
+    return tf.nest.pack_sequence_as(x, leaves), values
+
+
+def _names(x: Any, takes: dict[str, Leaf]) -> list[str]:
+    """The name of each leaf of x, in the order in which it is flattened."""
+    if isinstance(x, dict):
+        if takes and set(x) != set(takes):
+            unknown, missing = sorted(set(x) - set(takes)), sorted(set(takes) - set(x))
+            close = {name: difflib.get_close_matches(name, takes, 1) for name in unknown}
+            hint = "".join(f"; did you mean {match[0]!r} for {name!r}?" for name, match in close.items() if match)
+            raise ValueError(f"the model takes {list(takes)}; unknown in x: {unknown}, missing: {missing}{hint}")
+        if len(tf.nest.flatten(x)) == len(x):
+            return sorted(x)
+    count = len(tf.nest.flatten(x)) if isinstance(x, (list, tuple, dict)) else 1
+    if takes and len(takes) != count:
+        raise ValueError(f"the model takes {len(takes)} inputs {list(takes)}, and x has {count}; pass them as a list or a dict.")
+    return list(takes) if takes else ["x", *(f"x_{i}" for i in range(1, count))]
+
+
+def _read_leaf(name: str, array: np.ndarray, takes: Leaf | None, keras_model: bool) -> tuple[Leaf, np.ndarray]:
+    kind = array.dtype
+    if takes is None:
+        floating = kind.kind == "f" or kind == np.uint8 or kind.name == "bfloat16"
+        dtype = (keras.config.floatx() if keras_model or kind.kind != "f" else kind.name) if floating else kind.name
+        dtype = "string" if kind.kind in "OSU" else dtype
+        takes = Leaf(name, (None, *array.shape[1:]), dtype)
+    shown = list(takes.shape)
+    if array.ndim != len(shown):
+        hint = " A single example needs a batch axis: x[None]." if array.ndim == len(shown) - 1 else ""
+        raise ValueError(f"input {name!r} has shape {list(array.shape)}, and the model takes {shown}.{hint}")
+    if any(want is not None and want != got for want, got in zip(shown[1:], array.shape[1:], strict=True)):
+        raise ValueError(f"input {name!r} has shape {list(array.shape)}, and the model takes {shown}.")
+    if len(array) == 0:
+        raise ValueError(f"input {name!r} has zero rows: there is nothing to explain.")
+    leaf = Leaf(name, (None, *(want if want is None else got for want, got in zip(shown[1:], array.shape[1:], strict=True))), takes.dtype)
+    if leaf.dtype == "string":
+        return leaf, array
+    if kind.kind in "OSU":
+        raise ValueError(f"input {name!r} is an array of {kind.name}; the model takes {leaf.dtype}.")
+    if kind.kind in "fc" and not np.isfinite(array).all():
+        bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(1))
+        raise ValueError(f"input {name!r} is NaN or infinite in row {', '.join(map(str, bad[:5]))}; clean the data first.")
+    if not leaf.explained and kind.kind == "f" and (array != np.round(array)).any():
+        raise ValueError(f"input {name!r} holds fractions, and the model takes {leaf.dtype}.")
+    return leaf, array.astype(tf.as_dtype(leaf.compute_dtype).as_numpy_dtype, copy=False)

@@ -1,0 +1,171 @@
+"""What a method is given, and what a method is."""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar, Protocol
+
+import tensorflow as tf
+
+from tfig.network import Leaves
+
+Trace = dict[str, tf.Tensor]
+"""Per-row diagnostics of a method, [B, ...] each, by name."""
+
+
+class RowScore(Protocol):
+    """F: points -> [N], for N rows that can be picked out and repeated."""
+
+    def __call__(self, points: Leaves) -> tf.Tensor:
+        """F at `points`, [N]."""
+
+    def take(self, rows: tf.Tensor) -> "RowScore":
+        """The score of the rows with these indices."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The question as it stands at the model's input, for a problem posed at a layer.
+
+    Fields:
+        x, baseline: explained leaves at the input, [B, ...].
+        constants: leaves held constant, [B, ...].
+        features: (explained leaves, constants) -> the layer's outputs.
+        at: (score, explained leaves, constants) -> the score with everything around the layer computed at those.
+        space: where baselines are given: "input", "tokens" (all of an integer input) or "layer".
+    """
+
+    x: Leaves
+    baseline: Leaves | None
+    constants: Leaves
+    features: Callable[[Leaves, Leaves], Leaves]
+    at: Callable[[RowScore, Leaves, Leaves], RowScore]
+    space: str = "input"
+
+    def place(self, baseline: Leaves) -> Leaves:
+        """A baseline, given in `space`, at the layer."""
+        if self.space == "layer":
+            return baseline
+        if self.space == "tokens":
+            return self.features((), baseline)
+        return self.features(baseline, self.constants)
+
+    def take(self, rows: tf.Tensor) -> "Source":
+        """The source of the rows with these indices."""
+        return dataclasses.replace(
+            self, x=_take(self.x, rows), baseline=_take(self.baseline, rows), constants=_take(self.constants, rows)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Everything a method may look at.
+
+    Fields:
+        score: F, points -> [B].
+        x: the leaves explained, [B, ...] each: the model's float inputs, or a layer's output.
+        baseline: where paths start and what masks reveal, [B, ...] each; None for methods that need none.
+        seed: [B, 2] int32; a row's noise is a function of its seed and the sample's index, of nothing else.
+        chunk: scalar int32, how many rows the model may evaluate together.
+        references: a data set to take expectations over, [R, ...] each, where baselines are given; or None.
+        source: at a layer, the question at the model's input.
+    """
+
+    score: RowScore
+    x: Leaves
+    baseline: Leaves | None
+    seed: tf.Tensor
+    chunk: tf.Tensor
+    references: Leaves | None = None
+    source: Source | None = None
+
+    @property
+    def rows(self) -> tf.Tensor:
+        """B, a scalar."""
+        return tf.shape(self.seed)[0]
+
+    def take(self, rows: tf.Tensor) -> "Problem":
+        """The problem of the rows with these indices, which may repeat."""
+        return dataclasses.replace(
+            self,
+            score=self.score.take(rows),
+            x=_take(self.x, rows),
+            baseline=_take(self.baseline, rows),
+            seed=tf.gather(self.seed, rows),
+            source=self.source.take(rows) if self.source else None,
+        )
+
+    def at_reference(self, which: tf.Tensor) -> "Problem":
+        """The problem of each row from one reference, by its index: [B] -> a problem with a baseline."""
+        leaves = tuple(tf.gather(leaf, which) for leaf in self.references or ())
+        if self.source is None:
+            return self.replace(baseline=leaves, references=None)
+        source = dataclasses.replace(self.source, baseline=leaves if self.source.space == "input" else None)
+        return self.replace(baseline=source.place(leaves), references=None, source=source)
+
+    def replace(self, **fields) -> "Problem":
+        """The same problem with other fields."""
+        return dataclasses.replace(self, **fields)
+
+
+def per_row(values: tf.Tensor, leaf: tf.Tensor) -> tf.Tensor:
+    """`values` [N] shaped [N, 1, ...] to be multiplied into `leaf` [N, ...]."""
+    return tf.reshape(tf.cast(values, leaf.dtype), tf.concat([tf.shape(values), tf.ones([len(leaf.shape) - 1], tf.int32)], 0))
+
+
+def row_sum(leaves: Leaves) -> tf.Tensor:
+    """sum over everything but rows, of all leaves together: [N]."""
+    return tf.add_n([tf.reduce_sum(leaf, range(1, len(leaf.shape))) for leaf in leaves])
+
+
+def _take(leaves: Leaves | None, rows: tf.Tensor) -> Leaves | None:
+    return None if leaves is None else tuple(tf.gather(leaf, rows) for leaf in leaves)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(abc.ABC):
+    """A way to attribute a score: a frozen value of hyper-parameters that knows no model.
+
+    Two equal methods share one compiled program. Subclasses are final; they are composed by fields (SmoothGrad around
+    an inner method), not by inheritance.
+
+    Class attributes:
+        name: the string that stands for it.
+        reference: the paper it is taken from.
+        complete: whether attributions sum to F(x) - F(baseline), up to the reported `convergence_delta`.
+        stochastic: whether it draws noise from the seed.
+        takes_references: whether it averages over a data set of baselines.
+        needs_layer: whether it is defined only at a layer.
+        default_baseline: name of its default baseline; None where it has no baseline.
+        needs: what it asks of the caller beyond a model and x, in words.
+    """
+
+    name: ClassVar[str]
+    reference: ClassVar[str]
+    complete: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
+    takes_references: ClassVar[bool] = False
+    needs_layer: ClassVar[bool] = False
+    needs: ClassVar[str] = ""
+
+    @property
+    def default_baseline(self) -> str | None:
+        """Name of the baseline used when none is given; None where the method has no baseline."""
+        return None
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """The hyper-parameters by name; an inner method as a dict with its name under "method"."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            name: {"method": value.name, **value.parameters} if isinstance(value, Method) else value
+            for name, value in values.items()
+        }
+
+    def like(self, problem: Problem) -> Leaves:
+        """Tensors in the shape of the attributions."""
+        return problem.x
+
+    @abc.abstractmethod
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """Attributions, [B, ...] for each leaf of ``problem.x``, and per-row diagnostics."""

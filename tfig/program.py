@@ -1,0 +1,262 @@
+"""The unit of compilation and of export: tensors -> a dict of batch-major tensors; the only tf.function, the only cache."""
+
+import collections
+import dataclasses
+import weakref
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfig import slices
+from tfig.baselines import AtLayer, Baseline, Boundary, Dataset, Noise
+from tfig.kernels import boundary
+from tfig.kernels.expectation import fork, normal, over_references, total, uniform
+from tfig.network import Cut, Leaves, Network
+from tfig.problem import Method, Problem, Source, per_row, row_sum
+from tfig.score import NOT_FINITE, OK, TARGET_OUT_OF_RANGE, Quantity, Score, apply, margin, resolve
+
+KEPT = 32
+"""Programs kept for each model; the least recently used is dropped first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What is asked, as far as it shapes the computation; two equal questions share a program.
+
+    Fields:
+        method: how to attribute.
+        quantity: what is read off the outputs.
+        layer: where the question is posed, None for the input.
+        baseline: a rule for each explained input, a data set, a search, a rule at the layer; None: no baseline.
+            Arrays are not part of it: they are fed, and a row of NaN means the rule.
+        tokens: a baseline given as a whole integer input, to be mapped to the layer.
+    """
+
+    method: Method
+    quantity: Quantity
+    layer: keras.Layer | None
+    baseline: tuple[Baseline, ...] | Dataset | Boundary | AtLayer | None
+    tokens: Any = None
+
+    @property
+    def key(self) -> tuple:
+        """The question by value, holding neither layers nor functions alive."""
+        function = self.quantity.function
+        weak = None if function is None else weakref.ref(function)
+        quantity = (self.quantity.output, self.quantity.head, weak)
+        return self.method, quantity, id(self.layer), self.baseline, self.tokens
+
+
+class Program:
+    """One question to one model, compiled.
+
+    Attributes:
+        run: (x leaves, target [B], against [B], seed [B], chunk [], baseline leaves) -> the dict described below.
+        units: number of classes, None where unknown or not by class.
+        fed: whether baselines are fed, a leaf for each explained input.
+
+    The dict: `attributions` (a tuple), `target`, `against`, `score`, `baseline_score`, `convergence_delta`, `status`
+    and `trace` (a dict), each [B, ...]; quantities the method does not have are absent.
+    """
+
+    def __init__(self, network: Network, question: Question):
+        specs = [leaf.spec for leaf in network.leaves]
+        rows = tf.TensorSpec([None], tf.int32)
+        self.units: int | None = None
+        self.fed = isinstance(question.baseline, tuple)
+        baselines = [leaf.spec for leaf in network.leaves if leaf.explained and self.fed]
+        signature = (tuple(specs), rows, rows, rows, tf.TensorSpec([], tf.int32), tuple(baselines))
+        build = _Build(network, question)
+        with slices.LOCK:
+            function = tf.function(build.answer, input_signature=signature, autograph=False)
+            self.run = function.get_concrete_function()
+        self.units = build.units
+
+
+class _Build:
+    """The body of a program, run once, while it is traced."""
+
+    def __init__(self, network: Network, question: Question):
+        self.network, self.question = network, question
+        self.units: int | None = None
+        given = question.baseline.rule if isinstance(question.baseline, AtLayer) else question.baseline
+        arrays = given if isinstance(given, Dataset) else question.tokens
+        # Captured as tensors, not spelled out in the graph: references may be many.
+        self.arrays = () if arrays is None else tuple(tf.constant(leaf) for leaf in tf.nest.flatten(arrays.values))
+
+    def answer(self, x, target, against, seed, chunk, fed):
+        """The computation, from the user's leaves to the answer."""
+        network, method = self.network, self.question.method
+        points, constants = network.split(x)
+        finite = tf.reduce_all(tf.stack([_finite(leaf) for leaf in points] or [tf.ones_like(seed, tf.bool)]), 0)
+        points = tuple(tf.where(per_row(finite, leaf) > 0, leaf, 0) for leaf in points)
+        values, end = self.question.quantity.read(network(network.merge(points, constants)))
+        valid = tf.ones_like(finite)
+        if self.question.quantity.function is None:
+            self.units = values.shape[-1]
+            target, against, valid = resolve(values, target, against)
+
+        plain = Score(
+            lambda p, held: network(network.merge(p, held)), self.question.quantity, end, target, against, constants
+        )
+        seeds = tf.stack([seed, tf.zeros_like(seed)], -1)
+        problem, crossing = self.pose(plain, points, seeds, chunk, fed)
+        attributions, trace = method.attribute(problem)
+        if crossing is not None:
+            trace = {**trace, "boundary_found": crossing.found, "boundary_distance": crossing.distance}
+            valid_map = crossing.found
+        else:
+            valid_map = tf.ones_like(finite)
+        ok = finite & valid
+
+        def shown(leaf: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+            return tf.where(per_row(rows, leaf) > 0, leaf, float("nan"))
+
+        score = plain.choose(plain.summary(values))
+        result = {"score": shown(score, ok)}
+        if method.default_baseline is not None:
+            base = self.baseline_score(plain, problem, points)
+            result["baseline_score"] = shown(base, ok & valid_map)
+            if method.complete and (not method.needs_layer or _is_cut(problem)):
+                result["convergence_delta"] = shown(row_sum(attributions) - (score - base), ok & valid_map)
+        if self.question.quantity.function is None:
+            result["target"] = tf.where(ok, target, -1)
+            result["against"] = tf.where(ok, against, -1)
+        status = tf.where(finite, tf.where(valid, OK, TARGET_OUT_OF_RANGE), NOT_FINITE)
+        maps = tuple(shown(leaf, ok & valid_map) for leaf in attributions)
+        return {**result, "attributions": maps, "status": tf.cast(status, tf.int32), "trace": trace}
+
+    def pose(self, plain, points, seeds, chunk, fed) -> tuple[Problem, boundary.Crossing | None]:
+        """The problem, at the input or at the layer, with its baseline."""
+        question, network = self.question, self.network
+        crossing, references = None, None
+        at_layer = isinstance(question.baseline, AtLayer)
+        base: Leaves | None = None
+        if isinstance(question.baseline, tuple):
+            rules = _apply(question.baseline, points, seeds, [leaf.name for leaf in network.leaves if leaf.explained])
+            base = tuple(_fed(given, rule) for given, rule in zip(fed, rules, strict=True))
+        elif isinstance(question.baseline, Boundary) and points:
+            crossing = _search(question.baseline, plain, points)
+            base = crossing.points
+        elif isinstance(question.baseline, Dataset):
+            references = self.arrays
+        if question.layer is None:
+            return Problem(plain, points, base, seeds, chunk, references), crossing
+
+        cut = Cut(network, question.layer)
+        everything = network.merge(points, plain.context)
+        x = cut.features(everything)
+        score = dataclasses.replace(plain, outputs=cut.outputs, context=everything)
+        source = Source(
+            points,
+            base,
+            plain.context,
+            features=lambda p, held: cut.features(network.merge(p, held)),
+            at=lambda s, p, held: dataclasses.replace(s, context=network.merge(p, held)),
+            space="layer" if at_layer else "input" if points else "tokens",
+        )
+        if question.tokens is not None:
+            base = tuple(tf.broadcast_to(t, tf.shape(like)) for t, like in zip(self.arrays, plain.context, strict=True))
+        if isinstance(question.baseline, Boundary) and not points:
+            crossing = _search(question.baseline, score, x)
+            return Problem(score, x, crossing.points, seeds, chunk, None, source), crossing
+        if at_layer:
+            rule = question.baseline.rule
+            if isinstance(rule, Dataset):
+                references = self.arrays
+            elif isinstance(rule, Baseline):
+                base = _apply((rule,) * len(x), x, seeds, [question.layer.name] * len(x))
+            else:
+                base = tuple(
+                    tf.broadcast_to(tf.cast(value, leaf.dtype), tf.shape(leaf))
+                    for value, leaf in zip(tf.nest.flatten(rule.values), x, strict=True)
+                )
+        elif base is not None:
+            base = source.place(base)
+        return Problem(score, x, base, seeds, chunk, references, source), crossing
+
+    def baseline_score(self, plain: Score, problem: Problem, points: Leaves) -> tf.Tensor:
+        """F at the baseline, [B]; over references, its mean."""
+        source = problem.source
+        if problem.references is not None and source is None and not plain.context:
+            # Without anything else in a row, the outputs at a reference are the same for every row.
+            count = tf.shape(problem.references[0])[0]
+            one = problem.take(tf.zeros([1], tf.int32))
+            like = plain.summary(plain.values(one.x))
+
+            def outputs(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+                return plain.summary(plain.values(p.at_reference(sample).baseline))
+
+            mean = total(one, count, like, outputs) / tf.cast(count, like.dtype)
+            return plain.choose(tf.repeat(mean, problem.rows, 0))
+        like = tf.zeros([problem.rows])
+        if self.question.method.needs_layer and source is not None:
+            outer = Problem(plain, points, source.baseline, problem.seed, problem.chunk, problem.references)
+            return over_references(outer, like, lambda p: p.score(p.baseline))
+        return over_references(problem, like, lambda p: p.score(p.baseline))
+
+
+def _finite(leaf: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_all(tf.math.is_finite(leaf), range(1, len(leaf.shape)))
+
+
+def _fed(given: tf.Tensor, rule: tf.Tensor) -> tf.Tensor:
+    """The fed baseline, and the rule's in rows of NaN."""
+    absent = tf.reduce_any(tf.math.is_nan(given), range(1, len(given.shape)), keepdims=True)
+    return tf.where(absent, rule, given)
+
+
+def _apply(rules: tuple[Baseline, ...], x: Leaves, seeds: tf.Tensor, names: list[str]) -> Leaves:
+    """Each rule on its leaf."""
+    leaves = []
+    for i, (rule, leaf, name) in enumerate(zip(rules, x, names, strict=True)):
+        if rule.spatial and len(leaf.shape) < 3:
+            raise ValueError(
+                f"baseline {type(rule).__name__} needs spatial axes, [B, H, W, C] or [B, T, C], and {name!r} has shape "
+                f"{leaf.shape.as_list()}; pass another baseline."
+            )
+        seed, none = fork(seeds, tf.fill(tf.shape(seeds)[:1], -2 - i)), tf.zeros_like(seeds[:, 0])
+        noise = Noise(lambda like, s=seed: normal(s, none, like), lambda like, s=seed: uniform(s, none, like))
+        leaves.append(rule(leaf, noise))
+    return tuple(leaves)
+
+
+def _search(rule: Boundary, score: Score, x: Leaves) -> boundary.Crossing:
+    """The boundary of the predicted class, by the logits where they can be reached: their gradient does not vanish."""
+    if score.end in ("Softmax", "Sigmoid") and score.quantity.function is None:
+        score = dataclasses.replace(score, quantity=dataclasses.replace(score.quantity, output="logits"))
+    return boundary.search(margin(score, x), x, rule.radii, rule.steps)
+
+
+def _is_cut(problem: Problem) -> bool:
+    """Whether all paths from the explained inputs to the score pass through the layer."""
+    source = problem.source
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(source.x)
+        value = source.at(problem.score, source.x, source.constants)(tuple(map(tf.stop_gradient, problem.x)))
+    return all(gradient is None for gradient in tape.gradient(value, source.x))
+
+
+_programs: weakref.WeakKeyDictionary[Any, collections.OrderedDict[tuple, Program]] = weakref.WeakKeyDictionary()
+
+
+def program(model: Any, structure: Any, question: Question) -> Program:
+    """The compiled program of a question to a model, from the cache if it has been asked before.
+
+    The cache dies with the model. A change of the model's variables, activations or trainable flags is a new question.
+    """
+    network = Network(model, structure)
+    key = (*question.key, tuple(network.leaves), str(tf.nest.map_structure(lambda leaf: leaf.name, structure)), slices.state(model))
+    with slices.LOCK:
+        try:
+            known = _programs.setdefault(getattr(model, "__self__", model), collections.OrderedDict())
+        except TypeError:  # neither hashable nor weakly referable
+            return Program(network, question)
+        key = (*key, getattr(model, "__func__", None))
+        if key not in known:
+            known[key] = Program(network, question)
+        known.move_to_end(key)
+        while len(known) > KEPT:
+            known.popitem(last=False)
+        return known[key]

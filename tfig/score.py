@@ -1,0 +1,286 @@
+"""The score that is explained, F(x) -> [B]: targets resolved once, logits and probabilities converted either way."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+
+from tfig.network import Leaves
+
+PREDICTED, RUNNER_UP = -1, -2
+NOTHING, AGAINST_PREDICTED = -1, -3
+"""Codes in the integer vectors of a program: `target` may be PREDICTED or RUNNER_UP, `against` NOTHING, RUNNER_UP or
+AGAINST_PREDICTED. Any other negative number is out of range."""
+
+OK, TARGET_OUT_OF_RANGE, NOT_FINITE = 0, 1, 2
+"""What a program says of each row in `status`."""
+
+Class = int | np.ndarray | list[int] | Literal["predicted", "runner_up"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contrast:
+    """Why `a` rather than `b`: the score F_a(x) - F_b(x).
+
+    Fields:
+        a, b: a class index, `[B]` of them, ``"predicted"`` or ``"runner_up"`` (the classes of highest and second
+            highest score on x itself).
+
+    >>> tfig.explain(model, x, target=tfig.Contrast("predicted", "runner_up"), output="logits")
+    """
+
+    a: Class
+    b: Class
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """What is read off a model's outputs, as far as it is known before any row is seen.
+
+    Fields:
+        output: None (what the model emits), "logits" or "probabilities".
+        head: name or index of the output explained, for a model with several.
+        function: outputs -> [B], in place of a class.
+    """
+
+    output: str | None = None
+    head: str | int | None = None
+    function: Callable[[Any], tf.Tensor] | None = None
+
+    def read(self, outputs: Any) -> tuple[Any, str]:
+        """(the outputs asked for, how the model's own outputs end).
+
+        Without `function` the first is a float tensor [B, units].
+
+        Raises:
+            ValueError: several outputs and none chosen, no such output, a rank that has no classes, or a
+                conversion that the end of the model does not allow.
+        """
+        if self.head is not None:
+            outputs = _head(outputs, self.head)
+        if self.function is not None:
+            read = [_convert(leaf, self.output) for leaf in tf.nest.flatten(outputs)]
+            return tf.nest.pack_sequence_as(outputs, [value for value, _ in read]), "/".join(end for _, end in read)
+        leaves = tf.nest.flatten(outputs)
+        if len(leaves) > 1:
+            names = sorted(outputs) if isinstance(outputs, dict) else list(range(len(leaves)))
+            raise ValueError(
+                f"the model has {len(leaves)} outputs {names}; say which to explain: target=({names[0]!r}, class), "
+                "or pass a callable outputs -> [B]."
+            )
+        values, end = _convert(leaves[0], self.output)
+        if values.shape.rank == 1:
+            values = values[:, tf.newaxis]
+        if values.shape.rank != 2:
+            raise ValueError(
+                f"the model's output has shape {_shown(values)}, which has no single class axis; pass a callable "
+                "outputs -> [B] as target, e.g. lambda y: tf.reduce_mean(y[..., 1], axis=[1, 2])."
+            )
+        return values, end
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """F: points (a tuple of leaves, [N, ...] each) -> [N], for the N rows whose targets and context it holds.
+
+    Fields:
+        outputs: (points, context) -> the model's outputs.
+        quantity: what is read off them.
+        end: how the model's outputs end when nothing is replaced; a cut must not hide it.
+        target, against: [N] int32, the class explained and the class subtracted (NOTHING: none).
+        context: leaves [N, ...] that stay at the input: constants, and everything around a cut.
+    """
+
+    outputs: Callable[[Leaves, Leaves], Any]
+    quantity: Quantity
+    end: str
+    target: tf.Tensor
+    against: tf.Tensor
+    context: Leaves
+
+    def values(self, points: Leaves) -> Any:
+        """The outputs read at `points`."""
+        values, end = self.quantity.read(self.outputs(points, self.context))
+        if self.quantity.output is not None and end != self.end:
+            raise ValueError(
+                f"output={self.quantity.output!r} needs the model's final {self.end}, which lies before the layer "
+                "explained; pass output=None or an earlier layer."
+            )
+        return values
+
+    def __call__(self, points: Leaves) -> tf.Tensor:
+        """F at `points`, [N]."""
+        return self.choose(self.summary(self.values(points)))
+
+    def summary(self, values: Any) -> tf.Tensor:
+        """What is averaged over references, without regard to targets: [N, units], or [N] for a callable target."""
+        return values if self.quantity.function is None else apply(self.quantity.function, values)
+
+    def choose(self, summary: tf.Tensor) -> tf.Tensor:
+        """F from a summary: its target's entry, [N]."""
+        if self.quantity.function is not None:
+            return summary
+        return _pick(summary, self.target) - _pick(summary, self.against)
+
+    def take(self, rows: tf.Tensor) -> "Score":
+        """The score of the rows with these indices, which may repeat: the one place where targets are tiled."""
+        return dataclasses.replace(
+            self,
+            target=tf.gather(self.target, rows),
+            against=tf.gather(self.against, rows),
+            context=tuple(tf.gather(leaf, rows) for leaf in self.context),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Margin:
+    """How clearly points are still classified like x: positive on x's side of the decision boundary, 0 on it, [N].
+
+    Several units: score of the class minus the best other one. One unit behind a sigmoid: distance from one half
+    (probability) or zero (logit), signed.
+    """
+
+    score: Score
+    label: tf.Tensor
+    threshold: float
+
+    def __call__(self, points: Leaves) -> tf.Tensor:
+        """The margin at `points`, [N]."""
+        values = self.score.values(points)
+        if values.shape[-1] == 1:
+            side = tf.cast(2 * self.label - 1, values.dtype)
+            return side * (values[:, 0] - self.threshold)
+        own = tf.one_hot(self.label, tf.shape(values)[-1], on_value=True, off_value=False)
+        others = tf.where(own, tf.constant(-np.inf, values.dtype), values)
+        return _pick(values, self.label) - tf.reduce_max(others, -1)
+
+    def take(self, rows: tf.Tensor) -> "Margin":
+        """The margin of the rows with these indices."""
+        return dataclasses.replace(self, score=self.score.take(rows), label=tf.gather(self.label, rows))
+
+
+def margin(score: Score, x: Leaves) -> Margin:
+    """The margin by which rows `x` are classified as they are.
+
+    Raises:
+        ValueError: the outputs have no decision boundary (regression, a callable target).
+    """
+    if score.quantity.function is not None:
+        raise ValueError("baseline='boundary' needs classes, and a callable target has none; pass another baseline.")
+    values = score.values(x)
+    if values.shape[-1] != 1:
+        return Margin(score, tf.argmax(values, -1, tf.int32), 0.0)
+    if score.end != "Sigmoid":
+        raise ValueError(
+            "baseline='boundary' needs a classifier, and a single output without a sigmoid is a regression; "
+            "pass another baseline."
+        )
+    threshold = 0.0 if score.quantity.output == "logits" else 0.5
+    return Margin(score, tf.cast(values[:, 0] > threshold, tf.int32), threshold)
+
+
+def resolve(values: tf.Tensor, target: tf.Tensor, against: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Targets for rows whose outputs are `values` [B, units].
+
+    Returns:
+        target [B] and against [B] (NOTHING: none) as class indices, and ok [B]: whether they are in range.
+        Rows out of range get class 0.
+    """
+    units = tf.shape(values)[-1]
+    order = tf.argsort(values, -1, "DESCENDING", stable=True)[:, :2]
+    best, second = order[:, 0], order[:, -1]
+    target = tf.where(target == PREDICTED, best, tf.where(target == RUNNER_UP, second, target))
+    other = tf.where(against == AGAINST_PREDICTED, best, tf.where(against == RUNNER_UP, second, against))
+    ok = (target >= 0) & (target < units) & (other >= NOTHING) & (other < units)
+    return tf.where(ok, target, 0), tf.where(ok, other, NOTHING), ok
+
+
+def apply(function: Callable[[Any], tf.Tensor], outputs: Any) -> tf.Tensor:
+    """The user's callable target, checked to give one number a row."""
+    score = tf.convert_to_tensor(function(outputs))
+    if score.shape.rank != 1:
+        raise ValueError(f"the callable target gave shape {_shown(score)}; it must give one score per row, [B].")
+    return tf.cast(score, tf.float32) if score.dtype.size < 4 else score
+
+
+def _pick(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """values[i, index[i]], and 0 where the index is negative; other classes' infinities do not spoil it."""
+    chosen = tf.one_hot(index, tf.shape(values)[-1], on_value=True, off_value=False)
+    return tf.reduce_sum(tf.where(chosen, values, tf.zeros([], values.dtype)), -1)
+
+
+def _head(outputs: Any, head: str | int) -> Any:
+    names = sorted(outputs) if isinstance(outputs, dict) else list(range(len(outputs))) if isinstance(outputs, (list, tuple)) else []
+    if head not in names:
+        raise ValueError(f"the model has no output {head!r}; it has {names or 'a single output, which needs no name'}.")
+    return outputs[head]
+
+
+def _convert(outputs: tf.Tensor, output: str | None) -> tuple[tf.Tensor, str]:
+    """(outputs as `output` asks for, how they end)."""
+    end, logits = _ending(outputs)
+    values = outputs
+    if output == "logits":
+        if logits is None:
+            raise ValueError(_refusal(end))
+        values = logits
+    elif output == "probabilities":
+        if end.startswith("hidden in"):
+            raise ValueError(_refusal(end))
+        if end in ("open", "LogSoftmax"):
+            values = tf.nn.sigmoid(outputs) if outputs.shape.rank == 1 or outputs.shape[-1] == 1 else tf.nn.softmax(outputs)
+    return (tf.cast(values, tf.float32) if values.dtype.size < 4 else values), end
+
+
+def _refusal(end: str) -> str:
+    if end.startswith("hidden in"):
+        found = f"the end of the model is {end}, so tfig cannot see whether it emits logits or probabilities"
+    else:
+        found = f"the model's outputs come from {end}, from which the logits cannot be recovered"
+    return found + "; pass output=None to explain what the model emits, or a model that ends in logits, softmax or sigmoid."
+
+
+_RESHAPING = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient", "EnsureShape")
+_MIXING = ("AddV2", "Add", "AddN", "Mean", "Sum", "ConcatV2", "Pack", "Maximum", "Minimum", "ClipByValue", "Log", "StridedSlice")
+_SCALING = ("Mul", "RealDiv", "Div")
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall", "If", "While", "StatelessWhile", "StatelessIf", "Case", "PyFunc", "EagerPyFunc")
+
+
+def _ending(outputs: tf.Tensor) -> tuple[str, tf.Tensor | None]:
+    """How a traced output ends, and its logits where they can be reached.
+
+    Returns:
+        ("Softmax" or "Sigmoid", logits), ("open", the outputs: they are the logits), or, with None,
+        "LogSoftmax", a mixture such as "AddV2 of Softmax", or "hidden in <call>".
+    """
+    op = outputs.op
+    while op.type in _RESHAPING:
+        op = op.inputs[0].op
+    if op.type in ("Softmax", "Sigmoid"):
+        logits = tf.cast(op.inputs[0], outputs.dtype)
+        return op.type, logits if logits.shape.rank == outputs.shape.rank else tf.reshape(logits, tf.shape(outputs))
+    if op.type == "LogSoftmax" or op.type in ("Exp", "RealDiv", "Div") and not _constant_divisor(op):
+        return op.type, None
+    if op.type in _CALLS:
+        return f"hidden in {op.type}", None
+    inner = _inside(op, 8)
+    return (f"{op.type} of {inner}", None) if inner else ("open", outputs)
+
+
+def _inside(op: tf.Operation, depth: int) -> str | None:
+    """The softmax or sigmoid that only averaging, clipping and the like separate from `op`."""
+    if op.type in ("Softmax", "Sigmoid", "LogSoftmax"):
+        return op.type
+    if depth == 0 or not (op.type in _RESHAPING + _MIXING or op.type in _SCALING and _constant_divisor(op)):
+        return None
+    return next((found for tensor in op.inputs if (found := _inside(tensor.op, depth - 1))), None)
+
+
+def _constant_divisor(op: tf.Operation) -> bool:
+    return any(tensor.op.type == "Const" for tensor in op.inputs)
+
+
+def _shown(tensor: tf.Tensor) -> list[int | None]:
+    return tensor.shape.as_list() if tensor.shape.rank is not None else []

@@ -1,0 +1,136 @@
+"""The one place that touches Keras layers: observe or replace a layer's call while a program is traced.
+
+A layer's ``call`` is replaced on the instance for the length of one trace and restored afterwards. This reaches
+layers inside nested, shared-layer and subclassed models, and leaves skip connections around the layer at the
+original input, which rebuilding a model from ``layer.output`` does not.
+"""
+
+import contextlib
+import difflib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+LOCK = threading.RLock()
+"""Held while layers are intercepted: two traces never see each other's replacements."""
+
+
+@contextlib.contextmanager
+def intercept(layer: keras.Layer, replacement: Callable[..., Any]) -> Iterator[None]:
+    """While open, ``layer(*args)`` runs ``replacement(original_call, *args)`` in this thread, and in this thread only."""
+    with LOCK:
+        original, owner, before = layer.call, threading.get_ident(), vars(layer).get("call")
+
+        def call(*args, **kwargs):
+            if threading.get_ident() != owner:
+                return original(*args, **kwargs)
+            return replacement(original, *args, **kwargs)
+
+        object.__setattr__(layer, "call", call)
+        try:
+            yield
+        finally:
+            if before is None:
+                object.__delattr__(layer, "call")
+            else:
+                object.__setattr__(layer, "call", before)
+
+
+def observe(layer: keras.Layer, call: Callable[[], Any]) -> list[Any]:
+    """What `layer` returned at each of its calls while ``call()`` ran.
+
+    Raises:
+        ValueError: the layer was not called, or was called inside a loop or by a wrapper that calls it once a step,
+            where "its output" has no single value.
+    """
+    seen: list[Any] = []
+
+    def record(original, *args, **kwargs):
+        output = original(*args, **kwargs)
+        seen.append(output)
+        return output
+
+    with intercept(layer, record):
+        outputs = call()
+    if not seen:
+        kind = type(layer).__name__
+        hint = "it is the input itself: leave layer= out" if kind == "InputLayer" else "choose a layer on the way"
+        raise ValueError(f"layer {layer.name!r} ({kind}) is not called on the way from the input to the output; {hint}.")
+    if getattr(tf.nest.flatten(seen[-1])[0], "graph", None) is not getattr(tf.nest.flatten(outputs)[0], "graph", None):
+        raise ValueError(
+            f"layer {layer.name!r} is called inside a loop, once a step, so it has no single output; "
+            "pass the layer that runs the loop."
+        )
+    return seen
+
+
+def replace(layer: keras.Layer, call: Callable[[], Any], values: list[tf.Tensor], nth: int) -> Any:
+    """``call()`` with the output of `layer` at its `nth` call (from 1) replaced by `values`, cast to its dtype."""
+    hits = 0
+
+    def swap(original, *args, **kwargs):
+        nonlocal hits
+        hits += 1
+        output = original(*args, **kwargs)
+        if hits != nth:
+            return output
+        leaves = tf.nest.flatten(output)
+        floats = iter(values)
+        return tf.nest.pack_sequence_as(
+            output, [tf.cast(next(floats), leaf.dtype) if leaf.dtype.is_floating else leaf for leaf in leaves]
+        )
+
+    with intercept(layer, swap):
+        return call()
+
+
+def layers(model: Any) -> list[keras.Layer]:
+    """Every layer inside `model`, nested ones included, in the order of creation; none for what is no Keras model."""
+    found = model._flatten_layers(include_self=False) if isinstance(model, keras.Layer) else ()
+    return list({id(layer): layer for layer in found}.values())
+
+
+def path(layer: keras.Layer) -> str:
+    """The layer's name with those of the models around it: ``classifier/backbone/conv5``."""
+    return getattr(layer, "path", None) or layer.name
+
+
+def find(model: Any, layer: str | keras.Layer) -> keras.Layer:
+    """The layer of `model` that a name, a path (``backbone/conv5``) or a layer object stands for.
+
+    Raises:
+        ValueError: no such layer (with close matches), several of that name, or one that a wrapper calls once a step.
+    """
+    everything = layers(model)
+    if not everything:
+        raise ValueError(f"layer= needs a Keras model, and {type(model).__name__} is none; leave layer= out.")
+    if isinstance(layer, str):
+        found = [one for one in everything if one.name == layer or path(one).endswith("/" + layer)]
+        if len(found) > 1:
+            paths = ", ".join(repr(path(one)) for one in found)
+            raise ValueError(f"{len(found)} layers are named {layer!r}: {paths}; pass the layer itself, or its path.")
+        if not found:
+            names = [one.name for one in everything]
+            close = difflib.get_close_matches(layer, names, 3) or names[-8:]
+            raise ValueError(f"no layer {layer!r} in model {model.name!r}; did you mean one of {', '.join(close)}?")
+        layer = found[0]
+    elif not any(layer is one for one in everything):
+        raise ValueError(f"layer {getattr(layer, 'name', layer)!r} is not part of model {model.name!r}.")
+    for wrapper in everything:
+        if isinstance(wrapper, keras.layers.TimeDistributed) and any(layer is one for one in layers(wrapper)):
+            raise ValueError(
+                f"layer {layer.name!r} is called once a step by {wrapper.name!r} (TimeDistributed), so it has no "
+                f"single output; pass layer={wrapper.name!r}."
+            )
+    return layer
+
+
+def state(model: Any) -> tuple:
+    """What a trace of `model` depends on and a user may change: variables, activations, trainable flags."""
+    if not isinstance(model, keras.Layer):
+        return ()
+    flags = [(layer.trainable, id(getattr(layer, "activation", None))) for layer in layers(model)]
+    return (tuple(map(id, model.variables)), tuple(flags))

@@ -1,0 +1,3 @@
+"""The version, importable without TensorFlow."""
+
+VERSION = "0.1.0"
