@@ -277,9 +277,8 @@ class Explainer:
         for (leaf, value), part in zip(floats, _each(given, [leaf for leaf, _ in floats], described), strict=True):
             part = baselines.named(part)
             if part is None:
-                # A table beside an image cannot be blurred; a mask does not look at it.
-                spatial = value.ndim >= 3 or len(floats) == 1
-                part = baselines.NAMES[method.default_baseline if spatial else "zeros"]
+                default = baselines.NAMES[method.default_baseline]
+                part = baselines.NAMES["zeros"] if default.spatial and value.ndim < 3 else default
             ruled = isinstance(part, baselines.Baseline)
             if ruled and part == baselines.NAMES["white"] and (value.max() > 1 or value.min() < 0):
                 raise ValueError(

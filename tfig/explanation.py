@@ -44,6 +44,22 @@ class Explanation:
     def __len__(self) -> int:
         return len(self.score)
 
+    def __getitem__(self, rows: Any) -> "Explanation":
+        """The explanation of some rows: an index, a slice, or an array of them. The result always has a row axis."""
+        if isinstance(rows, (int, np.integer)):
+            rows = [rows]
+
+        def take(nest: Nest) -> Nest:
+            return None if nest is None else _map(nest, lambda leaf: leaf[rows])
+
+        return dataclasses.replace(
+            self,
+            attributions=take(self.attributions),
+            x=take(self.x),
+            trace=take(dict(self.trace)),
+            **{name: take(getattr(self, name)) for name in _ROWS},
+        )
+
     def __repr__(self) -> str:
         shapes = _map(self.attributions, lambda leaf: list(leaf.shape))
         delta = self.convergence_delta
@@ -159,7 +175,7 @@ def _map(nest: Nest, function) -> Any:
     if isinstance(nest, dict):
         return {name: _map(value, function) for name, value in nest.items()}
     if isinstance(nest, (list, tuple)):
-        return [_map(value, function) for value in nest]
+        return type(nest)(_map(value, function) for value in nest)
     return function(nest)
 
 

@@ -22,12 +22,18 @@ class Canvas:
     leaf: int
     rank: int
 
+    @property
+    def axes(self) -> range:
+        """Everything of a mask but its rows."""
+        return range(1, self.rank + 2)
+
     def small(self, x: tf.Tensor, resolution: int) -> list[tf.Tensor]:
-        """The mask's spatial shape: `resolution` along each axis, at most x's."""
-        return [tf.minimum(resolution, tf.shape(x)[axis + 1]) for axis in range(self.rank)]
+        """The mask's shape without rows: `resolution` along each spatial axis, at most x's; [F] without such axes."""
+        sides = [tf.minimum(resolution, tf.shape(x)[axis + 1]) for axis in range(self.rank)]
+        return [*sides, 1] if sides else [tf.shape(x)[1]]
 
     def enlarge(self, mask: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        """[N, h, w, 1] -> [N, H, W, 1], linear along each spatial axis with the corners aligned."""
+        """[N, h, w, 1] -> [N, H, W, 1], linear along each spatial axis with the corners aligned; [N, F] as it is."""
         for axis in range(1, self.rank + 1):
             matrix = aligned(tf.shape(mask)[axis], tf.shape(x)[axis], mask.dtype)
             letters = "abcdef"[: self.rank + 2]
@@ -43,8 +49,8 @@ def aligned(small: tf.Tensor, large: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
 
 
 def total_variation(mask: tf.Tensor, rank: int, beta: float) -> tf.Tensor:
-    """sum over spatial axes of mean|difference of neighbours|**beta, [N]."""
-    terms = []
+    """sum over spatial axes of mean|difference of neighbours|**beta, [N]; 0 without such axes."""
+    terms = [tf.zeros_like(mask[(slice(None), *[0] * (len(mask.shape) - 1))])]
     for axis in range(1, rank + 1):
         size = tf.shape(mask)[axis]
         difference = tf.gather(mask, tf.range(1, size), axis=axis) - tf.gather(mask, tf.range(size - 1), axis=axis)
@@ -54,18 +60,9 @@ def total_variation(mask: tf.Tensor, rank: int, beta: float) -> tf.Tensor:
 
 
 def canvas(x: Leaves) -> Canvas:
-    """The first leaf with spatial axes ([B, T, C], [B, H, W, C], [B, D, H, W, C]).
-
-    Raises:
-        ValueError: there is none.
-    """
-    for i, leaf in enumerate(x):
-        if len(leaf.shape) >= 3:
-            return Canvas(i, len(leaf.shape) - 2)
-    raise ValueError(
-        f"a mask needs spatial axes, [B, H, W, C] or [B, T, C], and x has {[leaf.shape.as_list() for leaf in x]}; "
-        "use integrated_gradients, or layer= with spatial axes."
-    )
+    """The first leaf with spatial axes ([B, T, C], [B, H, W, C], [B, D, H, W, C]); without any, the first leaf."""
+    spatial = (Canvas(i, len(leaf.shape) - 2) for i, leaf in enumerate(x) if len(leaf.shape) >= 3)
+    return next(spatial, Canvas(0, 0))
 
 
 def blend(x: tf.Tensor, baseline: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -104,7 +101,7 @@ def igos(
         return tuple(leaves)
 
     def penalty(mask: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-        size = tf.reduce_mean(tf.abs(1 - mask), range(1, where.rank + 2))
+        size = tf.reduce_mean(tf.abs(1 - mask), where.axes)
         return weight * size + tv * total_variation(mask, where.rank, tv_beta)
 
     def integrated_gradient(mask: tf.Tensor, iteration: tf.Tensor) -> tf.Tensor:
@@ -124,7 +121,7 @@ def igos(
 
     def search(mask, direction, loss, weight):
         """The first step initial_step * shrink**j of each row that satisfies Armijo, or falls below minimum_step."""
-        slope = tf.reduce_sum(tf.square(direction), range(1, where.rank + 2))
+        slope = tf.reduce_sum(tf.square(direction), where.axes)
 
         def attempt(step, open_rows, new, score, taken):
             index = tf.cast(tf.where(open_rows)[:, 0], tf.int32)
@@ -166,8 +163,8 @@ def igos(
         )  # fmt: skip
 
     first = problem.score(problem.x)
-    ones = tf.ones(tf.stack([rows, *where.small(x, resolution), 1]), x.dtype)
-    ones.set_shape([None] * (where.rank + 1) + [1])
+    ones = tf.ones(tf.stack([rows, *where.small(x, resolution)]), x.dtype)
+    ones.set_shape([None] * (where.rank + 1) + [1 if where.rank else x.shape[-1]])
     logs = [tf.TensorArray(x.dtype, iterations, element_shape=[None]) for _ in range(3)]
     state = (tf.constant(0), ones, first, tf.fill([rows], tf.constant(l1, x.dtype)), *logs)
     _, mask, _, _, losses, scores, sizes = tf.while_loop(

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfig.kernels.expectation import total
 from tfig.kernels.gradient import value_and_gradient
 from tfig.network import Leaves
-from tfig.problem import Problem, per_row, row_sum
+from tfig.problem import Problem, Source, per_row, row_sum
 
 RULES = ("midpoint", "trapezoid", "left", "right", "gauss_legendre", "adaptive")
 """Quadrature rules on [0, 1]; their weights sum to one."""
@@ -162,7 +162,8 @@ def conductance(problem: Problem, steps: int) -> Leaves:
         count, rows = tf.shape(sample)[0], problem.rows
         extended = tf.concat([tf.range(count), tf.range(count - rows, count)], 0)
         edge = tf.concat([sample, sample[-rows:] + 1], 0)
-        y = _features(p.take(extended), tf.cast(edge, tf.float32) / steps)
+        ends = p.source.take(extended)
+        y = ends.features(at_input(ends, tf.cast(edge, tf.float32) / steps), ends.constants)
         _, gradients = layer_gradient(p, (tf.cast(sample, tf.float32) + 0.5) / steps)
         return tuple(g * (leaf[rows:] - leaf[:-rows]) for g, leaf in zip(gradients, y, strict=True))
 
@@ -171,10 +172,20 @@ def conductance(problem: Problem, steps: int) -> Leaves:
 
 def layer_gradient(p: Problem, alpha: tf.Tensor) -> tuple[tf.Tensor, Leaves]:
     """(F, dF/dy) with y the layer's output, where the model's input is at `alpha` on its path."""
-    points = line(p.source.baseline, p.source.x, alpha)
+    points = at_input(p.source, alpha)
     score = p.source.at(p.score, points, p.source.constants)
     return value_and_gradient(score, p.source.features(points, p.source.constants))
 
 
-def _features(p: Problem, alpha: tf.Tensor) -> Leaves:
-    return p.source.features(line(p.source.baseline, p.source.x, alpha), p.source.constants)
+def at_input(source: Source, alpha: tf.Tensor) -> Leaves:
+    """The model's input at `alpha` on its path.
+
+    Raises:
+        ValueError: the input cannot be moved, or its baseline was given at the layer.
+    """
+    if source.baseline is None:
+        raise ValueError(
+            "this method moves the model's float input from a baseline to x and reads the layer on the way; with an "
+            "integer input, or a baseline given by AtLayer, use integrated_gradients at the layer."
+        )
+    return line(source.baseline, source.x, alpha)

@@ -26,7 +26,8 @@ class IGOS(Method):
 
     `attributions` is 1 - M, enlarged: what had to be deleted, [B, H, W, 1] ([B, T, 1] for sequences), in [0, 1]. Use
     with probabilities: the penalties are set against a score between 0 and 1. Of several float inputs, the first
-    with spatial axes is masked and the others get zeros.
+    with spatial axes is masked and the others get zeros; where none has any, each feature of the first, [B, F], has a
+    mask of its own and no neighbours to be smooth with. Without spatial axes the default baseline is zeros.
 
     Fields:
         resolution: side of the mask; at most the image's.
@@ -57,7 +58,6 @@ class IGOS(Method):
     name = "igos"
     reference = "Qi, Khorram & Li, Visualizing Deep Networks by Optimizing with Integrated Gradients, 2020, arXiv:1905.00954"
     stochastic = True
-    needs = "an input (or layer) with spatial axes"
 
     def __post_init__(self):
         for name in ("resolution", "iterations", "steps"):
@@ -77,8 +77,8 @@ class IGOS(Method):
 
     def like(self, problem: Problem) -> Leaves:
         """One channel at the masked leaf."""
-        masked = mask.canvas(problem.x).leaf
-        return tuple(leaf[..., :1] if i == masked else leaf for i, leaf in enumerate(problem.x))
+        where = mask.canvas(problem.x)
+        return tuple(leaf[..., :1] if i == where.leaf and where.rank else leaf for i, leaf in enumerate(problem.x))
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The descent."""

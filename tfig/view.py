@@ -1,0 +1,151 @@
+"""Heat maps, overlays and plots: for people to look at."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from tfig.explanation import Explanation
+
+WARM, COLD = (178, 24, 43), (33, 102, 172)
+"""RGB of evidence for the target (red) and against it (blue)."""
+
+CLIP = 99.0
+"""Percentile of |map| shown in full colour: a single outlier does not wash out the rest."""
+
+
+def heatmap(attributions: Any, x: Any) -> Any:
+    """Channels summed; maps over an image or sequence brought to its spatial size. Nests are mapped leaf by leaf."""
+    if isinstance(attributions, dict):
+        return {name: heatmap(leaf, x[name] if isinstance(x, dict) else None) for name, leaf in attributions.items()}
+    if isinstance(attributions, (list, tuple)):
+        inputs = x if isinstance(x, (list, tuple)) else [None] * len(attributions)
+        return [heatmap(leaf, value) for leaf, value in zip(attributions, inputs, strict=True)]
+    summed = attributions.sum(-1) if attributions.ndim >= 3 else attributions
+    if isinstance(x, np.ndarray) and x.ndim == 4 and summed.ndim == 3 and summed.shape != x.shape[:3]:
+        size = (x.shape[2], x.shape[1])
+        return np.stack([cv2.resize(row.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) for row in summed])
+    return summed
+
+
+def strength(map_: np.ndarray) -> np.ndarray:
+    """A map [H, W] scaled to [-1, 1] by the 99th percentile of its magnitude; all zeros stay zeros."""
+    top = np.percentile(np.abs(map_), CLIP) or np.abs(map_).max()
+    return np.clip(map_ / top, -1, 1) if top > 0 else np.zeros_like(map_)
+
+
+def pixels(image: np.ndarray) -> np.ndarray:
+    """An image [H, W, C] of any range as uint8 RGB [H, W, 3]: its own range is stretched over black to white."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8:
+        low, high = float(image.min()), float(image.max())
+        if low < 0 or high > 1:
+            low, high = (0.0, 255.0) if low >= 0 and high > 1 and high <= 255 else (low, high)
+        else:
+            low, high = 0.0, 1.0
+        image = np.clip((image - low) / max(high - low, 1e-12) * 255, 0, 255).astype(np.uint8)
+    if image.ndim == 2:
+        image = image[..., np.newaxis]
+    return np.repeat(image[..., :1], 3, -1) if image.shape[-1] != 3 else image
+
+
+def paint(map_: np.ndarray, image: np.ndarray, alpha: float) -> np.ndarray:
+    """One map [H, W] over one image [H, W, C], uint8 RGB [H, W, 3]; the image is greyed so that colour means the map."""
+    rgb = pixels(image)
+    grey = np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., np.newaxis], 3, -1).astype(np.float32)
+    scaled = strength(map_)[..., np.newaxis]
+    colour = np.where(scaled >= 0, np.array(WARM, np.float32), np.array(COLD, np.float32))
+    opacity = alpha * np.abs(scaled)
+    return np.clip(grey * (1 - opacity) + colour * opacity + 0.5, 0, 255).astype(np.uint8)
+
+
+def overlay(maps: Any, images: Any, alpha: float) -> np.ndarray:
+    """Maps [B, H, W] over images [B, H, W, C] or one [H, W, C] for all, uint8 RGB [B, H, W, 3].
+
+    Raises:
+        ValueError: not images, or of another size.
+    """
+    if isinstance(maps, dict):
+        maps = next((leaf for leaf in maps.values() if leaf.ndim == 3), None)
+        images = next((leaf for leaf in images.values() if leaf.ndim == 4), None) if isinstance(images, dict) else images
+    elif isinstance(maps, list):
+        maps = next((leaf for leaf in maps if leaf.ndim == 3), None)
+        images = next((leaf for leaf in images if leaf.ndim == 4), None) if isinstance(images, (list, tuple)) else images
+    images = None if images is None else np.asarray(images)
+    if maps is None or images is None or maps.ndim != 3 or images.ndim not in (3, 4):
+        given = None if images is None else list(images.shape)
+        raise ValueError(f"an overlay needs maps [B, H, W] and images [B, H, W, C]; got {None if maps is None else list(maps.shape)} and {given}.")
+    images = np.broadcast_to(images, (len(maps), *images.shape)) if images.ndim == 3 else images
+    if len(images) != len(maps):
+        raise ValueError(f"there are {len(maps)} maps and {len(images)} images.")
+    size = images.shape[1:3]
+    if maps.shape[1:] != size:
+        maps = np.stack([cv2.resize(row.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR) for row in maps])
+    return np.stack([paint(row, image, alpha) for row, image in zip(maps, images, strict=True)])
+
+
+def plot(e: "Explanation", path: str | os.PathLike | None, image: Any) -> Any:
+    """A figure of at most 8 rows: image, map and overlay; bars for tables, one line each."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plot() needs matplotlib: pip install tfig[plot]") from error
+    maps = e.heatmap()
+    rows = min(len(e), 8)
+    images = e.x if image is None else np.asarray(image)
+    named = maps if isinstance(maps, dict) else dict(enumerate(maps)) if isinstance(maps, list) else {"": maps}
+    inputs = images if isinstance(images, dict) else dict(enumerate(images)) if isinstance(images, (list, tuple)) else {"": images}
+    columns = sum(3 if _is_image(leaf, inputs.get(name)) else 1 for name, leaf in named.items())
+    figure = Figure(figsize=(2.6 * columns, 2.6 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for i in range(rows):
+        column = 0
+        for name, leaf in named.items():
+            value = inputs.get(name)
+            if _is_image(leaf, value):
+                shown = value if value.ndim == 3 else value[i]
+                _picture(axes[i, column : column + 3], leaf[i], shown)
+                column += 3
+            else:
+                _bars(axes[i, column], leaf[i])
+                column += 1
+            axes[i, column - 1].set_title(str(name), fontsize=8) if name != "" and i == 0 else None
+        axes[i, 0].set_title(_title(e, i), fontsize=9, loc="left")
+    if path is not None:
+        figure.savefig(path, dpi=120)
+    return figure
+
+
+def _is_image(map_: np.ndarray, image: Any) -> bool:
+    return map_.ndim == 3 and isinstance(image, np.ndarray) and image.ndim >= 3 and image.shape[-1] in (1, 3, 4)
+
+
+def _title(e: "Explanation", row: int) -> str:
+    target = "" if e.target is None else f"class {e.target[row]}"
+    against = e.trace.get("against")
+    if against is not None:
+        target += f" rather than {against[row]}"
+    return f"{target}  score {e.score[row]:.3g}".strip()
+
+
+def _picture(axes: Any, map_: np.ndarray, image: np.ndarray) -> None:
+    axes[0].imshow(pixels(image))
+    axes[1].imshow(strength(map_), cmap="RdBu_r", vmin=-1, vmax=1)
+    resized = cv2.resize(map_.astype(np.float32), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+    axes[2].imshow(paint(resized, image, 0.7))
+    for one in axes:
+        one.set_axis_off()
+
+
+def _bars(axes: Any, values: np.ndarray) -> None:
+    if values.ndim == 2:
+        axes.imshow(strength(values), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+        axes.set_axis_off()
+        return
+    colours = ["#b2182b" if value > 0 else "#2166ac" for value in values]
+    axes.barh(np.arange(len(values)), values, color=colours)
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.5)
+    axes.tick_params(labelsize=7)
