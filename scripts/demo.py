@@ -48,7 +48,9 @@ def main() -> None:
     contrast = tfig.Contrast("predicted", "runner_up")
     why = tfig.explain(model, x[puzzle], target=contrast, output="logits")
     inside = tfig.explain(model, x[puzzle], target=contrast, output="logits", layer="parts")
-    draw(x[chosen], y[chosen], probabilities[chosen], found, x[puzzle], why, inside).savefig(folder / "digits.png", dpi=110)
+    draw(x[chosen], y[chosen], probabilities[chosen], found, x[puzzle], why, inside).savefig(
+        folder / "digits.png", dpi=110
+    )
     print(f"wrote {folder / 'digits.keras'} and {folder / 'digits.png'} after {time.perf_counter() - start:.0f} s")
     if accuracy <= 0.95:
         sys.exit("the network is right on too few held-out digits to be worth explaining")
@@ -80,7 +82,10 @@ def draw(images, truth, probabilities, found, puzzle, why, inside) -> Figure:
         one.imshow(picture)
         one.set_title(title, fontsize=8)
     gap, rest, delta = why.score[0], why.baseline_score[0], why.convergence_delta[0]
-    note = f"logit of {a} minus logit of {b}: {gap:+.2f};\n{rest:+.2f} on a blank image.\nThe map sums to {gap - rest + delta:+.2f},\n{delta:+.3f} off."
+    note = (
+        f"logit of {a} minus logit of {b}: {gap:+.2f};\n{rest:+.2f} on a blank image.\n"
+        f"The map sums to {gap - rest + delta:+.2f},\n{delta:+.3f} off."
+    )
     axes[-1, 3].text(0, 0.5, note, fontsize=8, va="center", transform=axes[-1, 3].transAxes)
     figure.suptitle("red: evidence for the class (I-GOS: what had to be deleted)   blue: evidence against", fontsize=8)
     return figure

@@ -85,31 +85,42 @@ def two_inputs():
 def two_outputs():
     x = keras.Input((8, 8, 3))
     h = L.Flatten()(L.Conv2D(4, 3, activation="relu", name="conv")(x))
-    return keras.Model(x, {"kind": L.Dense(4, activation="softmax", name="kind")(h), "size": L.Dense(1, name="size")(h)})
+    return keras.Model(
+        x, {"kind": L.Dense(4, activation="softmax", name="kind")(h), "size": L.Dense(1, name="size")(h)}
+    )
 
 
 def tokens():
     x = keras.Input((6,), dtype="int32")
     h = L.Embedding(20, 4, name="embedding")(x)
-    return keras.Model(x, L.Dense(4, activation="softmax")(L.Flatten()(L.Conv1D(4, 2, activation="relu", name="conv")(h))))
+    return keras.Model(
+        x, L.Dense(4, activation="softmax")(L.Flatten()(L.Conv1D(4, 2, activation="relu", name="conv")(h)))
+    )
 
 
 def normalised():
     return keras.Sequential([
-        keras.Input((8, 8, 3)), L.Conv2D(4, 3, use_bias=False), L.BatchNormalization(), L.ReLU(name="conv"), L.Dropout(0.5),
-        L.Flatten(), L.Dense(4), L.Softmax(),
+        keras.Input((8, 8, 3)), L.Conv2D(4, 3, use_bias=False), L.BatchNormalization(), L.ReLU(name="conv"),
+        L.Dropout(0.5), L.Flatten(), L.Dense(4), L.Softmax(),
     ])  # fmt: skip
 
 
 def smooth():
     return keras.Sequential([
-        keras.Input((5,)), L.Dense(8, activation="gelu"), L.LayerNormalization(), L.Dense(8, activation="silu", name="conv"),
-        L.LeakyReLU(), L.Dense(4), L.Activation("softmax"),
+        keras.Input((5,)), L.Dense(8, activation="gelu"), L.LayerNormalization(),
+        L.Dense(8, activation="silu", name="conv"), L.LeakyReLU(), L.Dense(4), L.Activation("softmax"),
     ])  # fmt: skip
 
 
 def recurrent():
-    return keras.Sequential([keras.Input((6, 3)), L.LSTM(5, return_sequences=True, name="conv"), L.LSTM(4), L.Dense(4, activation="softmax")])
+    return keras.Sequential(
+        [
+            keras.Input((6, 3)),
+            L.LSTM(5, return_sequences=True, name="conv"),
+            L.LSTM(4),
+            L.Dense(4, activation="softmax"),
+        ]
+    )
 
 
 def attention():
@@ -122,13 +133,20 @@ def attention():
 def half():
     policy = "mixed_float16"
     return keras.Sequential([
-        keras.Input((8, 8, 3)), L.Conv2D(4, 3, activation="relu", name="conv", dtype=policy), L.GlobalAveragePooling2D(dtype=policy),
-        L.Dense(4, dtype=policy), L.Activation("softmax", dtype="float32"),
+        keras.Input((8, 8, 3)), L.Conv2D(4, 3, activation="relu", name="conv", dtype=policy),
+        L.GlobalAveragePooling2D(dtype=policy), L.Dense(4, dtype=policy), L.Activation("softmax", dtype="float32"),
     ])  # fmt: skip
 
 
 def one_unit():
-    return keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(4, 3, activation="relu", name="conv"), L.Flatten(), L.Dense(1, activation="sigmoid")])
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            L.Conv2D(4, 3, activation="relu", name="conv"),
+            L.Flatten(),
+            L.Dense(1, activation="sigmoid"),
+        ]
+    )
 
 
 def regression():
@@ -168,6 +186,10 @@ def build(name: str) -> keras.Model:
     for variable in model.variables:
         if "seed" not in variable.path:
             shape = tuple(variable.shape)
-            values = rng.uniform(0.5, 1.5, shape) if "variance" in variable.path or "gamma" in variable.path else rng.normal(size=shape) * (0.5 if len(shape) > 1 else 0.2)
+            values = (
+                rng.uniform(0.5, 1.5, shape)
+                if "variance" in variable.path or "gamma" in variable.path
+                else rng.normal(size=shape) * (0.5 if len(shape) > 1 else 0.2)
+            )
             variable.assign(values)
     return model

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -219,7 +219,9 @@ class Explainer:
         head = None
         if isinstance(target, tuple):
             if len(target) != 2:
-                raise ValueError(f"target is {target!r}; a tuple means (output, target). For F_a - F_b pass tfig.Contrast(a, b).")
+                raise ValueError(
+                    f"target is {target!r}; a tuple means (output, target). For F_a - F_b pass tfig.Contrast(a, b)."
+                )
             head, target = target
         none, words = np.full(rows, NOTHING, np.int32), {"predicted": PREDICTED, "runner_up": RUNNER_UP}
         if isinstance(target, Contrast):
@@ -237,7 +239,9 @@ class Explainer:
         top = int(max(codes.max(), against.max()))
         if top >= compiled.units:
             only = "; a one-unit output needs no target" if compiled.units == 1 else ""
-            raise ValueError(f"target {top} is out of range: the output has {compiled.units} units, 0 to {compiled.units - 1}{only}.")
+            raise ValueError(
+                f"target {top} is out of range: the output has {compiled.units} units, 0 to {compiled.units - 1}{only}."
+            )
         if compiled.units == 1 and (against != NOTHING).any():
             raise ValueError("Contrast needs at least two units, and the output has one; leave target= out.")
 
@@ -249,7 +253,9 @@ class Explainer:
         kinds = ", ".join(f"{leaf.name!r} is {leaf.dtype}" for leaf in described)
         pass_this = f"layer={embeddings[0]!r}" if embeddings else "layer= with the first layer of float output"
         others = f" (embedding layers: {', '.join(map(repr, embeddings))})" if embeddings else ""
-        return ValueError(f"nothing to attribute to: {kinds}, and only float inputs are explained; pass {pass_this}{others}.")
+        return ValueError(
+            f"nothing to attribute to: {kinds}, and only float inputs are explained; pass {pass_this}{others}."
+        )
 
     def _baseline(self, described: list[network.Leaf], leaves: list[np.ndarray]) -> tuple[Any, list[np.ndarray], Any]:
         """(the rule of the question, arrays to feed for each explained input, a token baseline)."""
@@ -271,22 +277,27 @@ class Explainer:
             if isinstance(name, (str, baselines.Baseline)) or np.isscalar(name):
                 return baselines.AtLayer(name), [], None
             parts = _each(given, described)
-            arrays = [baselines.fit(leaf.name, part, value) for leaf, part, value in zip(described, parts, leaves, strict=True)]
+            arrays = [
+                baselines.fit(leaf.name, part, value)
+                for leaf, part, value in zip(described, parts, leaves, strict=True)
+            ]
             return None, [], baselines.Arrays(arrays)
         rules, fed = [], []
         for (leaf, value), part in zip(floats, _each(given, [leaf for leaf, _ in floats], described), strict=True):
-            part = baselines.named(part)
-            if part is None:
-                default = baselines.NAMES[method.default_baseline]
-                part = baselines.NAMES["zeros"] if default.spatial and value.ndim < 3 else default
-            ruled = isinstance(part, baselines.Baseline)
-            if ruled and part == baselines.NAMES["white"] and (value.max() > 1 or value.min() < 0):
+            flat = method.default_baseline == "blur" and value.ndim < 3
+            rule = (
+                baselines.named("zeros" if flat else method.default_baseline) if part is None else baselines.named(part)
+            )
+            ruled = isinstance(rule, baselines.Baseline)
+            if ruled and rule == baselines.NAMES["white"] and (value.max() > 1 or value.min() < 0):
                 raise ValueError(
                     f"baseline 'white' means 1.0, and {leaf.name!r} runs from {value.min():g} to {value.max():g}; "
                     "pass the number that is white here."
                 )
-            rules.append(part if ruled else baselines.NAMES["zeros"])
-            fed.append(np.full((1, *value.shape[1:]), np.nan, value.dtype) if ruled else baselines.fit(leaf.name, part, value))
+            rules.append(rule if ruled else baselines.NAMES["zeros"])
+            fed.append(
+                np.full((1, *value.shape[1:]), np.nan, value.dtype) if ruled else baselines.fit(leaf.name, part, value)
+            )
         return tuple(rules), fed, None
 
     def _explanation(self, answer: dict[str, Any], structure: Any, leaves: list[np.ndarray]) -> Explanation:
@@ -338,7 +349,9 @@ def _each(given: Any, explained: list[network.Leaf], described: list[network.Lea
     if isinstance(given, (list, tuple)):
         given = np.asarray(given)
     if len(names) > 1 and np.ndim(given):
-        raise ValueError(f"baseline is one array, and there are {len(names)} explained inputs {names}; pass a nest like x.")
+        raise ValueError(
+            f"baseline is one array, and there are {len(names)} explained inputs {names}; pass a nest like x."
+        )
     return [given] * len(names)
 
 
@@ -347,7 +360,9 @@ def _references(given: baselines.Dataset, inputs: list[tuple[network.Leaf, np.nd
     values = given.values
     parts = [values[leaf.name] for leaf, _ in inputs] if isinstance(values, dict) else tf.nest.flatten(values)
     if len(parts) != len(inputs):
-        raise ValueError(f"Dataset holds {len(parts)} arrays, and the explained inputs are {[leaf.name for leaf, _ in inputs]}.")
+        raise ValueError(
+            f"Dataset holds {len(parts)} arrays, and the explained inputs are {[leaf.name for leaf, _ in inputs]}."
+        )
     for (leaf, value), part in zip(inputs, parts, strict=True):
         if part.shape[1:] != value.shape[1:]:
             raise ValueError(
@@ -391,5 +406,7 @@ def _warned(e: Explanation) -> Explanation:
             "tfig.baselines.Boundary(radii=...).", stacklevel=3
         )  # fmt: skip
     elif not np.isfinite(e.score).all():
-        warnings.warn("the model's score is NaN or infinite for some rows; their explanations mean nothing.", stacklevel=3)
+        warnings.warn(
+            "the model's score is NaN or infinite for some rows; their explanations mean nothing.", stacklevel=3
+        )
     return e

@@ -7,11 +7,13 @@ import abc
 import dataclasses
 import difflib
 import hashlib
+import itertools
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
 
 class Noise(NamedTuple):
     """Where random baselines draw from: functions of a tensor, in whose shape they draw, by each row's own seed."""
@@ -140,6 +142,7 @@ class Arrays:
     """A nest of arrays compared by content, so that equal ones share a compiled program."""
 
     values: Any
+    digest: bytes = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
         object.__setattr__(self, "values", tf.nest.map_structure(np.asarray, self.values))
@@ -148,13 +151,13 @@ class Arrays:
             if leaf.dtype.kind in "fc" and not np.isfinite(leaf).all():
                 raise ValueError(f"the {type(self).__name__} baseline holds NaN or infinite values.")
             digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
-        object.__setattr__(self, "_digest", digest.digest())
+        object.__setattr__(self, "digest", digest.digest())
 
     def __eq__(self, other):
-        return type(self) is type(other) and self._digest == other._digest
+        return type(self) is type(other) and self.digest == other.digest
 
     def __hash__(self):
-        return hash((type(self), self._digest))
+        return hash((type(self), self.digest))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -165,7 +168,9 @@ class Dataset(Arrays):
         super().__post_init__()
         counts = {len(leaf) if leaf.ndim else 0 for leaf in tf.nest.flatten(self.values)}
         if len(counts) != 1 or counts == {0}:
-            raise ValueError(f"Dataset needs at least one reference, [R, ...], the same number for each input; got {counts}.")
+            raise ValueError(
+                f"Dataset needs at least one reference, [R, ...], the same number for each input; got {counts}."
+            )
 
 
 class Mode(Baseline):
@@ -272,14 +277,18 @@ def fit(name: str, baseline: Any, x: np.ndarray) -> np.ndarray:
     """
     array = np.asarray(baseline)
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"the baseline of {name!r} is {baseline!r}; pass a name, number, array or tfig.baselines object.")
+        raise ValueError(
+            f"the baseline of {name!r} is {baseline!r}; pass a name, number, array or tfig.baselines object."
+        )
     if not np.isfinite(array).all():
         raise ValueError(f"the baseline of {name!r} holds NaN or infinite values.")
     lead = array.shape[:1] if array.ndim == x.ndim else (1,)
-    if array.ndim and not (array.shape[-x.ndim + 1 :] == x.shape[1:] and lead[0] in (1, len(x)) and array.ndim >= x.ndim - 1):
+    if array.ndim and not (
+        array.shape[-x.ndim + 1 :] == x.shape[1:] and lead[0] in (1, len(x)) and array.ndim >= x.ndim - 1
+    ):
         raise ValueError(
             f"the baseline of {name!r} has shape {list(array.shape)}, and x has {list(x.shape)}; pass "
-            f"{list(x.shape[1:])}, [1, ...] or one per row. To average over references pass tfig.baselines.Dataset(array)."
+            f"{list(x.shape[1:])}, [1, ...] or one per row. To average over references pass tfig.baselines.Dataset."
         )
     full = np.broadcast_to(array, (*lead, *x.shape[1:]))
     return full.astype(x.dtype)
@@ -298,7 +307,7 @@ def _mode(references: np.ndarray) -> np.ndarray:
         raise ValueError("Mode needs at least one reference, [R, ...].")
     ordered = np.sort(references, 0)
     run, best, mode = np.ones(ordered.shape[1:], int), np.ones(ordered.shape[1:], int), ordered[0].copy()
-    for before, now in zip(ordered, ordered[1:], strict=False):
+    for before, now in itertools.pairwise(ordered):
         run = np.where(now == before, run + 1, 1)
         mode, best = np.where(run > best, now, mode), np.maximum(run, best)
     return mode

@@ -1,7 +1,6 @@
 """The command line: tfig explain, tfig methods."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,23 +16,45 @@ class CommandError(Exception):
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of `tfig`."""
-    top = argparse.ArgumentParser(prog="tfig", description="Explain Keras models: which parts of the input made the model say this?")
+    top = argparse.ArgumentParser(
+        prog="tfig", description="Explain Keras models: which parts of the input made the model say this?"
+    )
     commands = top.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("explain", help="explain a model's answer for images", description="Explain a model's answer for images: writes an overlay PNG and the numbers (.npz) for each.")
+    one = commands.add_parser(
+        "explain",
+        help="explain a model's answer for images",
+        description="Explain a model's answer for images: writes an overlay PNG and the numbers (.npz) for each.",
+    )
     one.add_argument("model", metavar="MODEL", help="a .keras or .h5 file, or a SavedModel directory")
     one.add_argument("images", metavar="IMAGE", nargs="+", help="image files, resized to the model's input")
-    one.add_argument("--method", default="integrated_gradients", help="as listed by 'tfig methods' (default: %(default)s)")
+    one.add_argument(
+        "--method", default="integrated_gradients", help="as listed by 'tfig methods' (default: %(default)s)"
+    )
     one.add_argument("--target", metavar="CLASS", help="class index; default: the predicted class of each image")
-    one.add_argument("--against", metavar="CLASS", help="explain CLASS rather than this one: an index, predicted or runner_up")
+    one.add_argument(
+        "--against", metavar="CLASS", help="explain CLASS rather than this one: an index, predicted or runner_up"
+    )
     one.add_argument("--layer", help="name of the layer whose output is explained")
     one.add_argument("--output", choices=["logits", "probabilities"], help="default: what the model emits")
     one.add_argument("--baseline", help=BASELINES)
-    one.add_argument("--scale", metavar="LOW,HIGH", default="0,1", help="what black and white are for the model (default: %(default)s), e.g. -1,1 or 0,255")
+    one.add_argument(
+        "--scale",
+        metavar="LOW,HIGH",
+        default="0,1",
+        help="what black and white are for the model (default: %(default)s), e.g. -1,1 or 0,255",
+    )
     one.add_argument("--batch-size", type=int, metavar="N", help="rows the model evaluates together")
     one.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
-    one.add_argument("-o", "--out", metavar="PNG", help="where to write; with several images their names are added (default: IMAGE.METHOD.png)")
+    one.add_argument(
+        "-o",
+        "--out",
+        metavar="PNG",
+        help="where to write; with several images their names are added (default: IMAGE.METHOD.png)",
+    )
     one.set_defaults(run=run_explain)
-    listing = commands.add_parser("methods", help="list the methods", description="List the methods: what each is, its paper, what it needs.")
+    listing = commands.add_parser(
+        "methods", help="list the methods", description="List the methods: what each is, its paper, what it needs."
+    )
     listing.set_defaults(run=run_methods)
     return top
 
@@ -41,7 +62,6 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run `tfig`; returns the exit status: 0, or 1 after a one-line error (2 for a misspelt command, from argparse)."""
     options = parser().parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         options.run(options)
     except (CommandError, ValueError) as error:
@@ -67,7 +87,7 @@ def run_explain(options: argparse.Namespace) -> None:
         if not Path(image).is_file():
             raise CommandError(f"no such image: {image!r}")
     low, high = _scale(options.scale)
-    target = _class("--target", options.target)
+    target: Any = _class("--target", options.target)
 
     import tfig
     from tfig.api import method_named
@@ -76,7 +96,8 @@ def run_explain(options: argparse.Namespace) -> None:
     model = load_model(options.model)
     x = read_images(options.images, model, low, high)
     if options.against is not None:
-        target = tfig.Contrast("predicted" if target is None else target, _class("--against", options.against))
+        against: Any = _class("--against", options.against)
+        target = tfig.Contrast("predicted" if target is None else target, against)
     e = tfig.explain(
         model, x, method, target=target, output=options.output, layer=options.layer,
         baseline=_baseline(options.baseline), batch_size=options.batch_size, seed=options.seed,
@@ -111,7 +132,9 @@ def load_model(path: str) -> Any:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # whatever the loaders raise, the user gets one line
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CommandError(f"{path!r} is no model that loads (.keras, .h5 or SavedModel directory): {reason}") from error
+        raise CommandError(
+            f"{path!r} is no model that loads (.keras, .h5 or SavedModel directory): {reason}"
+        ) from error
 
 
 def read_images(paths: list[str], model: Any, low: float, high: float) -> np.ndarray:
@@ -128,7 +151,9 @@ def read_images(paths: list[str], model: Any, low: float, high: float) -> np.nda
     shape = takes[0].shape if len(takes) == 1 else ()
     if len(shape) != 4 or shape[-1] not in (1, 3):
         described = ", ".join(f"{leaf.name} {list(leaf.shape)}" for leaf in takes) or "unknown inputs"
-        raise CommandError(f"the model takes {described}; the command line explains models of one image, [B, H, W, 1 or 3].")
+        raise CommandError(
+            f"the model takes {described}; the command line explains models of one image, [B, H, W, 1 or 3]."
+        )
     rows = []
     for path in paths:
         pixels = cv2.imread(path, cv2.IMREAD_GRAYSCALE if shape[-1] == 1 else cv2.IMREAD_COLOR)
@@ -154,10 +179,10 @@ def _scale(text: str) -> tuple[float, float]:
 
 
 def _class(option: str, text: str | None) -> int | str | None:
-    if text in (None, "predicted", "runner_up"):
+    if text is None or text in ("predicted", "runner_up"):
         return text
     try:
-        return int(text)  # type: ignore[arg-type]
+        return int(text)
     except ValueError:
         raise CommandError(f"{option} is {text!r}; it must be a class index, predicted or runner_up") from None
 

@@ -70,7 +70,7 @@ class Explanation:
         return f"<Explanation by {self.method}{where}: attributions {shapes}{worst}{missed}>"
 
     def heatmap(self) -> Nest:
-        """Attributions with channels summed, signed: [B, H, W] for images, at the resolution of x; [B, T] for sequences.
+        """Attributions with channels summed, signed: [B, H, W] for images, [B, T] for sequences.
 
         Maps of a layer or mask are enlarged linearly to the spatial size of x, where x is known; [B, F] stays as it is.
         """
@@ -109,7 +109,7 @@ class Explanation:
         """Write everything to an ``.npz`` file, without pickle; `load` reads it back. Returns the path written."""
         path = Path(path)
         path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, Any] = {}
         header = {
             "version": 1,
             "method": self.method,
@@ -139,14 +139,14 @@ class Explanation:
                 arrays = dict(file)
             header = json.loads(str(arrays["header"]))
         except (KeyError, ValueError, TypeError) as error:
-            raise ValueError(f"{os.fspath(path)!r} holds no tfig explanation; it must be a file written by save().") from error
-        return cls(
-            attributions=_unpack(header["attributions"], arrays),
-            x=_unpack(header["x"], arrays),
-            trace={name: arrays[f"trace/{name}"] for name in header["trace"]},
-            **{name: header[name] for name in ("method", "parameters", "layer", "output")},
-            **{name: arrays.get(name) for name in _ROWS},
-        )
+            raise ValueError(
+                f"{os.fspath(path)!r} holds no tfig explanation; it must be a file written by save()."
+            ) from error
+        fields: dict[str, Any] = {name: header[name] for name in ("method", "parameters", "layer", "output")}
+        fields.update({name: arrays.get(name) for name in _ROWS})
+        trace = {name: arrays[f"trace/{name}"] for name in header["trace"]}
+        nests = {name: _unpack(header[name], arrays) for name in ("attributions", "x")}
+        return cls(**nests, **fields, trace=trace)
 
     @classmethod
     def concatenate(cls, parts: "list[Explanation]") -> "Explanation":

@@ -61,7 +61,9 @@ class Network:
         model = self.model()
         if model is None:
             raise ReferenceError("the model of this program is gone; keep a reference to it while explaining.")
-        cast = [tf.cast(value, leaf.dtype) if leaf.explained else value for value, leaf in zip(x, self.leaves, strict=True)]
+        cast = [
+            tf.cast(value, leaf.dtype) if leaf.explained else value for value, leaf in zip(x, self.leaves, strict=True)
+        ]
         inputs = tf.nest.pack_sequence_as(self.structure, cast)
         if isinstance(model, keras.Layer):
             with keras.StatelessScope():
@@ -146,7 +148,10 @@ def declared(model: Any) -> dict[str, Leaf]:
         return {}
     if isinstance(inputs, dict):
         return {name: Leaf(name, tuple(one.shape), one.dtype) for name, one in inputs.items()}
-    return {one.name: Leaf(one.name, tuple(one.shape), one.dtype) for one in ([] if inputs is None else tf.nest.flatten(inputs))}
+    return {
+        one.name: Leaf(one.name, tuple(one.shape), one.dtype)
+        for one in ([] if inputs is None else tf.nest.flatten(inputs))
+    }
 
 
 def read(model: Any, x: Any) -> tuple[Any, list[np.ndarray]]:
@@ -159,7 +164,9 @@ def read(model: Any, x: Any) -> tuple[Any, list[np.ndarray]]:
         ValueError: unbuilt model, inputs missing or unknown, wrong rank or shape, zero or unequal rows, NaN or inf.
     """
     if isinstance(model, keras.Layer) and not model.built:
-        raise ValueError(f"model {model.name!r} is not built, so it has no weights yet; call it on data or load weights first.")
+        raise ValueError(
+            f"model {model.name!r} is not built, so it has no weights yet; call it on data or load weights first."
+        )
     takes = declared(model)
     names = _names(x, takes)
     arrays = [value if isinstance(value, np.ndarray) else np.asarray(value) for value in tf.nest.flatten(x)]
@@ -186,7 +193,9 @@ def _names(x: Any, takes: dict[str, Leaf]) -> list[str]:
             return sorted(x)
     count = len(tf.nest.flatten(x)) if isinstance(x, (list, tuple, dict)) else 1
     if takes and len(takes) != count:
-        raise ValueError(f"the model takes {len(takes)} inputs {list(takes)}, and x has {count}; pass them as a list or a dict.")
+        raise ValueError(
+            f"the model takes {len(takes)} inputs {list(takes)}, and x has {count}; pass them as a list or a dict."
+        )
     return list(takes) if takes else ["x", *(f"x_{i}" for i in range(1, count))]
 
 
@@ -205,14 +214,20 @@ def _read_leaf(name: str, array: np.ndarray, takes: Leaf | None, keras_model: bo
         raise ValueError(f"input {name!r} has shape {list(array.shape)}, and the model takes {shown}.")
     if len(array) == 0:
         raise ValueError(f"input {name!r} has zero rows: there is nothing to explain.")
-    leaf = Leaf(name, (None, *(want if want is None else got for want, got in zip(shown[1:], array.shape[1:], strict=True))), takes.dtype)
+    leaf = Leaf(
+        name,
+        (None, *(want if want is None else got for want, got in zip(shown[1:], array.shape[1:], strict=True))),
+        takes.dtype,
+    )
     if leaf.dtype == "string":
         return leaf, array
     if kind.kind in "OSU":
         raise ValueError(f"input {name!r} is an array of {kind.name}; the model takes {leaf.dtype}.")
     if kind.kind in "fc" and not np.isfinite(array).all():
         bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(1))
-        raise ValueError(f"input {name!r} is NaN or infinite in row {', '.join(map(str, bad[:5]))}; clean the data first.")
+        raise ValueError(
+            f"input {name!r} is NaN or infinite in row {', '.join(map(str, bad[:5]))}; clean the data first."
+        )
     if not leaf.explained and kind.kind == "f" and (array != np.round(array)).any():
         raise ValueError(f"input {name!r} holds fractions, and the model takes {leaf.dtype}.")
     return leaf, array.astype(tf.as_dtype(leaf.compute_dtype).as_numpy_dtype, copy=False)

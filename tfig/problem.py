@@ -22,13 +22,16 @@ class RowScore(Protocol):
     def take(self, rows: tf.Tensor) -> "RowScore":
         """The score of the rows with these indices."""
 
+    def given(self, context: Leaves) -> "RowScore":
+        """The score of the same rows with everything that is not explained at `context`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
     """The question as it stands at the model's input, for a problem posed at a layer.
 
     Fields:
-        x, baseline: explained leaves at the input, [B, ...].
+        x, baseline: explained leaves at the input, [B, ...]; no baseline, (), where it was given at the layer.
         constants: leaves held constant, [B, ...].
         features: (explained leaves, constants) -> the layer's outputs.
         at: (score, explained leaves, constants) -> the score with everything around the layer computed at those.
@@ -36,7 +39,7 @@ class Source:
     """
 
     x: Leaves
-    baseline: Leaves | None
+    baseline: Leaves
     constants: Leaves
     features: Callable[[Leaves, Leaves], Leaves]
     at: Callable[[RowScore, Leaves, Leaves], RowScore]
@@ -64,20 +67,31 @@ class Problem:
     Fields:
         score: F, points -> [B].
         x: the leaves explained, [B, ...] each: the model's float inputs, or a layer's output.
-        baseline: where paths start and what masks reveal, [B, ...] each; None for methods that need none.
+        baseline: where paths start and what masks reveal, [B, ...] each; () for methods that need none.
         seed: [B, 2] int32; a row's noise is a function of its seed and the sample's index, of nothing else.
         chunk: scalar int32, how many rows the model may evaluate together.
-        references: a data set to take expectations over, [R, ...] each, where baselines are given; or None.
+        references: a data set to take expectations over, [R, ...] each, where baselines are given; or ().
         source: at a layer, the question at the model's input.
     """
 
     score: RowScore
     x: Leaves
-    baseline: Leaves | None
+    baseline: Leaves
     seed: tf.Tensor
     chunk: tf.Tensor
-    references: Leaves | None = None
+    references: Leaves = ()
     source: Source | None = None
+
+    @property
+    def cut(self) -> Source:
+        """The question at the model's input, for methods that are defined only at a layer.
+
+        Raises:
+            ValueError: the problem is posed at the input.
+        """
+        if self.source is None:
+            raise ValueError("this method is defined at a layer; pass layer=.")
+        return self.source
 
     @property
     def rows(self) -> tf.Tensor:
@@ -97,11 +111,11 @@ class Problem:
 
     def at_reference(self, which: tf.Tensor) -> "Problem":
         """The problem of each row from one reference, by its index: [B] -> a problem with a baseline."""
-        leaves = tuple(tf.gather(leaf, which) for leaf in self.references or ())
+        leaves = tuple(tf.gather(leaf, which) for leaf in self.references)
         if self.source is None:
-            return self.replace(baseline=leaves, references=None)
-        source = dataclasses.replace(self.source, baseline=leaves if self.source.space == "input" else None)
-        return self.replace(baseline=source.place(leaves), references=None, source=source)
+            return self.replace(baseline=leaves, references=())
+        source = dataclasses.replace(self.source, baseline=leaves if self.source.space == "input" else ())
+        return self.replace(baseline=source.place(leaves), references=(), source=source)
 
     def replace(self, **fields) -> "Problem":
         """The same problem with other fields."""
@@ -110,7 +124,9 @@ class Problem:
 
 def per_row(values: tf.Tensor, leaf: tf.Tensor) -> tf.Tensor:
     """`values` [N] shaped [N, 1, ...] to be multiplied into `leaf` [N, ...]."""
-    return tf.reshape(tf.cast(values, leaf.dtype), tf.concat([tf.shape(values), tf.ones([len(leaf.shape) - 1], tf.int32)], 0))
+    return tf.reshape(
+        tf.cast(values, leaf.dtype), tf.concat([tf.shape(values), tf.ones([len(leaf.shape) - 1], tf.int32)], 0)
+    )
 
 
 def row_sum(leaves: Leaves) -> tf.Tensor:
@@ -118,8 +134,8 @@ def row_sum(leaves: Leaves) -> tf.Tensor:
     return tf.add_n([tf.reduce_sum(leaf, range(1, len(leaf.shape))) for leaf in leaves])
 
 
-def _take(leaves: Leaves | None, rows: tf.Tensor) -> Leaves | None:
-    return None if leaves is None else tuple(tf.gather(leaf, rows) for leaf in leaves)
+def _take(leaves: Leaves, rows: tf.Tensor) -> Leaves:
+    return tuple(tf.gather(leaf, rows) for leaf in leaves)
 
 
 @dataclasses.dataclass(frozen=True)

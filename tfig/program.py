@@ -1,7 +1,8 @@
-"""The unit of compilation and of export: tensors -> a dict of batch-major tensors; the only tf.function, the only cache."""
+"""The unit of compilation and of export: tensors -> a dict of batch-major tensors; the only tf.function and cache."""
 
 import collections
 import dataclasses
+import functools
 import weakref
 from typing import Any
 
@@ -14,7 +15,7 @@ from tfig.kernels import boundary
 from tfig.kernels.expectation import fork, normal, over_references, total, uniform
 from tfig.network import Cut, Leaves, Network
 from tfig.problem import Method, Problem, Source, per_row, row_sum
-from tfig.score import NOT_FINITE, OK, TARGET_OUT_OF_RANGE, Quantity, Score, apply, margin, resolve
+from tfig.score import NOT_FINITE, OK, TARGET_OUT_OF_RANGE, Quantity, Score, margin, resolve
 
 KEPT = 32
 """Programs kept for each model; the least recently used is dropped first."""
@@ -116,7 +117,7 @@ class _Build:
         score = plain.choose(plain.summary(values))
         result = {"score": shown(score, ok)}
         if method.default_baseline is not None:
-            base = self.baseline_score(plain, problem, points)
+            base = self.baseline_score(plain, problem, points, score)
             result["baseline_score"] = shown(base, ok & valid_map)
             if method.complete and (not method.needs_layer or _is_cut(problem)):
                 result["convergence_delta"] = shown(row_sum(attributions) - (score - base), ok & valid_map)
@@ -130,9 +131,10 @@ class _Build:
     def pose(self, plain, points, seeds, chunk, fed) -> tuple[Problem, boundary.Crossing | None]:
         """The problem, at the input or at the layer, with its baseline."""
         question, network = self.question, self.network
-        crossing, references = None, None
-        at_layer = isinstance(question.baseline, AtLayer)
-        base: Leaves | None = None
+        crossing = None
+        at_layer = question.baseline.rule if isinstance(question.baseline, AtLayer) else None
+        base: Leaves = ()
+        references: Leaves = ()
         if isinstance(question.baseline, tuple):
             rules = _apply(question.baseline, points, seeds, [leaf.name for leaf in network.leaves if leaf.explained])
             base = tuple(_fed(given, rule) for given, rule in zip(fed, rules, strict=True))
@@ -153,33 +155,32 @@ class _Build:
             base,
             plain.context,
             features=lambda p, held: cut.features(network.merge(p, held)),
-            at=lambda s, p, held: dataclasses.replace(s, context=network.merge(p, held)),
-            space="layer" if at_layer else "input" if points else "tokens",
+            at=lambda held_score, p, held: held_score.given(network.merge(p, held)),
+            space="layer" if at_layer is not None else "input" if points else "tokens",
         )
         if question.tokens is not None:
             base = tuple(tf.broadcast_to(t, tf.shape(like)) for t, like in zip(self.arrays, plain.context, strict=True))
         if isinstance(question.baseline, Boundary) and not points:
             crossing = _search(question.baseline, score, x)
-            return Problem(score, x, crossing.points, seeds, chunk, None, source), crossing
-        if at_layer:
-            rule = question.baseline.rule
-            if isinstance(rule, Dataset):
+            return Problem(score, x, crossing.points, seeds, chunk, (), source), crossing
+        if at_layer is not None:
+            if isinstance(at_layer, Dataset):
                 references = self.arrays
-            elif isinstance(rule, Baseline):
-                base = _apply((rule,) * len(x), x, seeds, [question.layer.name] * len(x))
+            elif isinstance(at_layer, Baseline):
+                base = _apply((at_layer,) * len(x), x, seeds, [question.layer.name] * len(x))
             else:
                 base = tuple(
                     tf.broadcast_to(tf.cast(value, leaf.dtype), tf.shape(leaf))
-                    for value, leaf in zip(tf.nest.flatten(rule.values), x, strict=True)
+                    for value, leaf in zip(tf.nest.flatten(at_layer.values), x, strict=True)
                 )
-        elif base is not None:
+        elif base:
             base = source.place(base)
         return Problem(score, x, base, seeds, chunk, references, source), crossing
 
-    def baseline_score(self, plain: Score, problem: Problem, points: Leaves) -> tf.Tensor:
+    def baseline_score(self, plain: Score, problem: Problem, points: Leaves, score: tf.Tensor) -> tf.Tensor:
         """F at the baseline, [B]; over references, its mean."""
         source = problem.source
-        if problem.references is not None and source is None and not plain.context:
+        if problem.references and source is None and not plain.context:
             # Without anything else in a row, the outputs at a reference are the same for every row.
             count = tf.shape(problem.references[0])[0]
             one = problem.take(tf.zeros([1], tf.int32))
@@ -190,7 +191,7 @@ class _Build:
 
             mean = total(one, count, like, outputs) / tf.cast(count, like.dtype)
             return plain.choose(tf.repeat(mean, problem.rows, 0))
-        like = tf.zeros([problem.rows])
+        like = tf.zeros_like(score)
         if self.question.method.needs_layer and source is not None:
             outer = Problem(plain, points, source.baseline, problem.seed, problem.chunk, problem.references)
             return over_references(outer, like, lambda p: p.score(p.baseline))
@@ -217,7 +218,7 @@ def _apply(rules: tuple[Baseline, ...], x: Leaves, seeds: tf.Tensor, names: list
                 f"{leaf.shape.as_list()}; pass another baseline."
             )
         seed, none = fork(seeds, tf.fill(tf.shape(seeds)[:1], -2 - i)), tf.zeros_like(seeds[:, 0])
-        noise = Noise(lambda like, s=seed: normal(s, none, like), lambda like, s=seed: uniform(s, none, like))
+        noise = Noise(functools.partial(normal, seed, none), functools.partial(uniform, seed, none))
         leaves.append(rule(leaf, noise))
     return tuple(leaves)
 
@@ -231,7 +232,7 @@ def _search(rule: Boundary, score: Score, x: Leaves) -> boundary.Crossing:
 
 def _is_cut(problem: Problem) -> bool:
     """Whether all paths from the explained inputs to the score pass through the layer."""
-    source = problem.source
+    source = problem.cut
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(source.x)
         value = source.at(problem.score, source.x, source.constants)(tuple(map(tf.stop_gradient, problem.x)))
@@ -247,7 +248,12 @@ def program(model: Any, structure: Any, question: Question) -> Program:
     The cache dies with the model. A change of the model's variables, activations or trainable flags is a new question.
     """
     network = Network(model, structure)
-    key = (*question.key, tuple(network.leaves), str(tf.nest.map_structure(lambda leaf: leaf.name, structure)), slices.state(model))
+    key = (
+        *question.key,
+        tuple(network.leaves),
+        str(tf.nest.map_structure(lambda leaf: leaf.name, structure)),
+        slices.state(model),
+    )
     with slices.LOCK:
         try:
             known = _programs.setdefault(getattr(model, "__self__", model), collections.OrderedDict())

@@ -124,6 +124,10 @@ class Score:
             return summary
         return _pick(summary, self.target) - _pick(summary, self.against)
 
+    def given(self, context: Leaves) -> "Score":
+        """The score of the same rows with another context."""
+        return dataclasses.replace(self, context=context)
+
     def take(self, rows: tf.Tensor) -> "Score":
         """The score of the rows with these indices, which may repeat: the one place where targets are tiled."""
         return dataclasses.replace(
@@ -155,6 +159,10 @@ class Margin:
         own = tf.one_hot(self.label, tf.shape(values)[-1], on_value=True, off_value=False)
         others = tf.where(own, tf.constant(-np.inf, values.dtype), values)
         return _pick(values, self.label) - tf.reduce_max(others, -1)
+
+    def given(self, context: Leaves) -> "Margin":
+        """The margin of the same rows with another context."""
+        return dataclasses.replace(self, score=self.score.given(context))
 
     def take(self, rows: tf.Tensor) -> "Margin":
         """The margin of the rows with these indices."""
@@ -212,7 +220,13 @@ def _pick(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
 
 
 def _head(outputs: Any, head: str | int) -> Any:
-    names = sorted(outputs) if isinstance(outputs, dict) else list(range(len(outputs))) if isinstance(outputs, (list, tuple)) else []
+    names = (
+        sorted(outputs)
+        if isinstance(outputs, dict)
+        else list(range(len(outputs)))
+        if isinstance(outputs, (list, tuple))
+        else []
+    )
     if head not in names:
         raise ValueError(f"the model has no output {head!r}; it has {names or 'a single output, which needs no name'}.")
     return outputs[head]
@@ -230,7 +244,9 @@ def _convert(outputs: tf.Tensor, output: str | None) -> tuple[tf.Tensor, str]:
         if end.startswith("hidden in"):
             raise ValueError(_refusal(end))
         if end in ("open", "LogSoftmax"):
-            values = tf.nn.sigmoid(outputs) if outputs.shape.rank == 1 or outputs.shape[-1] == 1 else tf.nn.softmax(outputs)
+            values = (
+                tf.nn.sigmoid(outputs) if outputs.shape.rank == 1 or outputs.shape[-1] == 1 else tf.nn.softmax(outputs)
+            )
     return (tf.cast(values, tf.float32) if values.dtype.size < 4 else values), end
 
 
@@ -239,13 +255,39 @@ def _refusal(end: str) -> str:
         found = f"the end of the model is {end}, so tfig cannot see whether it emits logits or probabilities"
     else:
         found = f"the model's outputs come from {end}, from which the logits cannot be recovered"
-    return found + "; pass output=None to explain what the model emits, or a model that ends in logits, softmax or sigmoid."
+    return (
+        found
+        + "; pass output=None to explain what the model emits, or a model that ends in logits, softmax or sigmoid."
+    )
 
 
 _RESHAPING = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient", "EnsureShape")
-_MIXING = ("AddV2", "Add", "AddN", "Mean", "Sum", "ConcatV2", "Pack", "Maximum", "Minimum", "ClipByValue", "Log", "StridedSlice")
+_MIXING = (
+    "AddV2",
+    "Add",
+    "AddN",
+    "Mean",
+    "Sum",
+    "ConcatV2",
+    "Pack",
+    "Maximum",
+    "Minimum",
+    "ClipByValue",
+    "Log",
+    "StridedSlice",
+)
 _SCALING = ("Mul", "RealDiv", "Div")
-_CALLS = ("PartitionedCall", "StatefulPartitionedCall", "If", "While", "StatelessWhile", "StatelessIf", "Case", "PyFunc", "EagerPyFunc")
+_CALLS = (
+    "PartitionedCall",
+    "StatefulPartitionedCall",
+    "If",
+    "While",
+    "StatelessWhile",
+    "StatelessIf",
+    "Case",
+    "PyFunc",
+    "EagerPyFunc",
+)
 
 
 def _ending(outputs: tf.Tensor) -> tuple[str, tf.Tensor | None]:
@@ -261,7 +303,7 @@ def _ending(outputs: tf.Tensor) -> tuple[str, tf.Tensor | None]:
     if op.type in ("Softmax", "Sigmoid"):
         logits = tf.cast(op.inputs[0], outputs.dtype)
         return op.type, logits if logits.shape.rank == outputs.shape.rank else tf.reshape(logits, tf.shape(outputs))
-    if op.type == "LogSoftmax" or op.type in ("Exp", "RealDiv", "Div") and not _constant_divisor(op):
+    if op.type == "LogSoftmax" or (op.type in ("Exp", "RealDiv", "Div") and not _constant_divisor(op)):
         return op.type, None
     if op.type in _CALLS:
         return f"hidden in {op.type}", None
@@ -273,7 +315,7 @@ def _inside(op: tf.Operation, depth: int) -> str | None:
     """The softmax or sigmoid that only averaging, clipping and the like separate from `op`."""
     if op.type in ("Softmax", "Sigmoid", "LogSoftmax"):
         return op.type
-    if depth == 0 or not (op.type in _RESHAPING + _MIXING or op.type in _SCALING and _constant_divisor(op)):
+    if depth == 0 or not (op.type in _RESHAPING + _MIXING or (op.type in _SCALING and _constant_divisor(op))):
         return None
     return next((found for tensor in op.inputs if (found := _inside(tensor.op, depth - 1))), None)
 

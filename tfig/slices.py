@@ -20,7 +20,7 @@ LOCK = threading.RLock()
 
 @contextlib.contextmanager
 def intercept(layer: keras.Layer, replacement: Callable[..., Any]) -> Iterator[None]:
-    """While open, ``layer(*args)`` runs ``replacement(original_call, *args)`` in this thread, and in this thread only."""
+    """While open, ``layer(*args)`` runs ``replacement(original_call, *args)``, in this thread only."""
     with LOCK:
         original, owner, before = layer.call, threading.get_ident(), vars(layer).get("call")
 
@@ -58,7 +58,9 @@ def observe(layer: keras.Layer, call: Callable[[], Any]) -> list[Any]:
     if not seen:
         kind = type(layer).__name__
         hint = "it is the input itself: leave layer= out" if kind == "InputLayer" else "choose a layer on the way"
-        raise ValueError(f"layer {layer.name!r} ({kind}) is not called on the way from the input to the output; {hint}.")
+        raise ValueError(
+            f"layer {layer.name!r} ({kind}) is not called on the way from the input to the output; {hint}."
+        )
     if getattr(tf.nest.flatten(seen[-1])[0], "graph", None) is not getattr(tf.nest.flatten(outputs)[0], "graph", None):
         raise ValueError(
             f"layer {layer.name!r} is called inside a loop, once a step, so it has no single output; "

@@ -52,8 +52,10 @@ def pixels(image: np.ndarray) -> np.ndarray:
 
 
 def paint(map_: np.ndarray, image: np.ndarray, alpha: float) -> np.ndarray:
-    """One map [H, W] over one image [H, W, C], uint8 RGB [H, W, 3]; the image is greyed so that colour means the map."""
+    """One map over one image [H, W, C], uint8 RGB [H, W, 3]; the image is greyed, so that colour means the map."""
     rgb = pixels(image)
+    if map_.shape != rgb.shape[:2]:
+        map_ = cv2.resize(map_.astype(np.float32), rgb.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     grey = np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., np.newaxis], 3, -1).astype(np.float32)
     scaled = strength(map_)[..., np.newaxis]
     colour = np.where(scaled >= 0, np.array(WARM, np.float32), np.array(COLD, np.float32))
@@ -61,65 +63,72 @@ def paint(map_: np.ndarray, image: np.ndarray, alpha: float) -> np.ndarray:
     return np.clip(grey * (1 - opacity) + colour * opacity + 0.5, 0, 255).astype(np.uint8)
 
 
+def named(nest: Any) -> dict[str, Any]:
+    """The leaves of a nest by name: keys of a dict, positions of a list, "" for a single array."""
+    if isinstance(nest, dict):
+        return {str(name): leaf for name, leaf in nest.items()}
+    return {str(i): leaf for i, leaf in enumerate(nest)} if isinstance(nest, (list, tuple)) else {"": nest}
+
+
 def overlay(maps: Any, images: Any, alpha: float) -> np.ndarray:
     """Maps [B, H, W] over images [B, H, W, C] or one [H, W, C] for all, uint8 RGB [B, H, W, 3].
+
+    Of nests, the first map of an image is shown.
 
     Raises:
         ValueError: not images, or of another size.
     """
-    if isinstance(maps, dict):
-        maps = next((leaf for leaf in maps.values() if leaf.ndim == 3), None)
-        images = next((leaf for leaf in images.values() if leaf.ndim == 4), None) if isinstance(images, dict) else images
-    elif isinstance(maps, list):
-        maps = next((leaf for leaf in maps if leaf.ndim == 3), None)
-        images = next((leaf for leaf in images if leaf.ndim == 4), None) if isinstance(images, (list, tuple)) else images
-    images = None if images is None else np.asarray(images)
-    if maps is None or images is None or maps.ndim != 3 or images.ndim not in (3, 4):
-        given = None if images is None else list(images.shape)
-        raise ValueError(f"an overlay needs maps [B, H, W] and images [B, H, W, C]; got {None if maps is None else list(maps.shape)} and {given}.")
-    images = np.broadcast_to(images, (len(maps), *images.shape)) if images.ndim == 3 else images
-    if len(images) != len(maps):
-        raise ValueError(f"there are {len(maps)} maps and {len(images)} images.")
-    size = images.shape[1:3]
-    if maps.shape[1:] != size:
-        maps = np.stack([cv2.resize(row.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR) for row in maps])
-    return np.stack([paint(row, image, alpha) for row, image in zip(maps, images, strict=True)])
+    found = [(name, leaf) for name, leaf in named(maps).items() if leaf.ndim == 3]
+    over = named(images).get(found[0][0]) if found and isinstance(images, (dict, list, tuple)) else images
+    over = None if over is None else np.asarray(over)
+    if not found or over is None or over.ndim not in (3, 4):
+        shapes = {name: list(leaf.shape) for name, leaf in named(maps).items()}
+        given = None if over is None else list(over.shape)
+        raise ValueError(
+            f"an overlay needs maps [B, H, W] and images [B, H, W, C]; got maps {shapes} and images {given}."
+        )
+    rows = found[0][1]
+    over = np.broadcast_to(over, (len(rows), *over.shape)) if over.ndim == 3 else over
+    if len(over) != len(rows):
+        raise ValueError(f"there are {len(rows)} maps and {len(over)} images.")
+    return np.stack([paint(row, image, alpha) for row, image in zip(rows, over, strict=True)])
 
 
 def plot(e: "Explanation", path: str | os.PathLike | None, image: Any) -> Any:
-    """A figure of at most 8 rows: image, map and overlay; bars for tables, one line each."""
+    """A figure of at most 8 rows: image, map and overlay; bars for tables, stripes for sequences."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plot() needs matplotlib: pip install tfig[plot]") from error
-    maps = e.heatmap()
     rows = min(len(e), 8)
-    images = e.x if image is None else np.asarray(image)
-    named = maps if isinstance(maps, dict) else dict(enumerate(maps)) if isinstance(maps, list) else {"": maps}
-    inputs = images if isinstance(images, dict) else dict(enumerate(images)) if isinstance(images, (list, tuple)) else {"": images}
-    columns = sum(3 if _is_image(leaf, inputs.get(name)) else 1 for name, leaf in named.items())
+    inputs = named(e.x if image is None else image)
+    panels = [(name, leaf, _images(leaf, inputs.get(name), len(e))) for name, leaf in named(e.heatmap()).items()]
+    columns = sum(1 if images is None else 3 for _, _, images in panels)
     figure = Figure(figsize=(2.6 * columns, 2.6 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for i in range(rows):
         column = 0
-        for name, leaf in named.items():
-            value = inputs.get(name)
-            if _is_image(leaf, value):
-                shown = value if value.ndim == 3 else value[i]
-                _picture(axes[i, column : column + 3], leaf[i], shown)
-                column += 3
+        for name, leaf, images in panels:
+            if images is None:
+                _stripes(axes[i, column], leaf[i])
             else:
-                _bars(axes[i, column], leaf[i])
-                column += 1
-            axes[i, column - 1].set_title(str(name), fontsize=8) if name != "" and i == 0 else None
+                _pictures(axes[i, column : column + 3], leaf[i], images[i])
+            if name and i == 0:
+                axes[i, column].set_title(name, fontsize=8, loc="right")
+            column += 1 if images is None else 3
         axes[i, 0].set_title(_title(e, i), fontsize=9, loc="left")
     if path is not None:
         figure.savefig(path, dpi=120)
     return figure
 
 
-def _is_image(map_: np.ndarray, image: Any) -> bool:
-    return map_.ndim == 3 and isinstance(image, np.ndarray) and image.ndim >= 3 and image.shape[-1] in (1, 3, 4)
+def _images(maps: np.ndarray, images: Any, rows: int) -> np.ndarray | None:
+    """Images [B, H, W, C] to show beside maps [B, H, W], or None where they are no images."""
+    if maps.ndim != 3 or not isinstance(images, np.ndarray) or images.shape[-1] not in (1, 3, 4):
+        return None
+    if images.ndim == 3:
+        images = np.broadcast_to(images, (rows, *images.shape))
+    return images if images.ndim == 4 else None
 
 
 def _title(e: "Explanation", row: int) -> str:
@@ -130,16 +139,15 @@ def _title(e: "Explanation", row: int) -> str:
     return f"{target}  score {e.score[row]:.3g}".strip()
 
 
-def _picture(axes: Any, map_: np.ndarray, image: np.ndarray) -> None:
+def _pictures(axes: Any, map_: np.ndarray, image: np.ndarray) -> None:
     axes[0].imshow(pixels(image))
     axes[1].imshow(strength(map_), cmap="RdBu_r", vmin=-1, vmax=1)
-    resized = cv2.resize(map_.astype(np.float32), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
-    axes[2].imshow(paint(resized, image, 0.7))
+    axes[2].imshow(paint(map_, image, 0.7))
     for one in axes:
         one.set_axis_off()
 
 
-def _bars(axes: Any, values: np.ndarray) -> None:
+def _stripes(axes: Any, values: np.ndarray) -> None:
     if values.ndim == 2:
         axes.imshow(strength(values), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
         axes.set_axis_off()

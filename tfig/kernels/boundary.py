@@ -45,7 +45,7 @@ def search(margin: RowScore, x: Leaves, radii: tuple[float, ...], steps: int, bi
         moved = tuple(
             a - b - per_row(2 * radius / (steps * norm), g) * g for a, b, g in zip(here, start, gradient, strict=True)
         )
-        inside = tf.minimum(1.0, radius / tf.maximum(_norm(moved), 1e-30))
+        inside = tf.minimum(radius / tf.maximum(_norm(moved), 1e-30), 1.0)
         across = value <= 0
         new = tuple(
             tf.where(per_row(across, a) > 0, a, b + per_row(inside, m) * m)

@@ -38,7 +38,9 @@ def total(problem: Problem, count: int | tf.Tensor, like: Any, term: Term) -> An
     return tf.while_loop(lambda start, sums: start < count, add, (start, zeros), parallel_iterations=1)[1]
 
 
-def over_noise(problem: Problem, count: int, noise: float, like: Any, term: Callable[[Problem, tf.Tensor], Any], at_source: bool) -> Any:
+def over_noise(
+    problem: Problem, count: int, noise: float, like: Any, term: Callable[[Problem, tf.Tensor], Any], at_source: bool
+) -> Any:
     """The mean over `count` samples of term(problem with noise on x, rows [N]): a nest of [B, ...] shaped like `like`.
 
     x + noise (max x - min x) e with e standard normal; the range is each row's own, leaf by leaf.
@@ -67,7 +69,7 @@ def over_noise(problem: Problem, count: int, noise: float, like: Any, term: Call
 
 def over_references(problem: Problem, like: Any, term: Callable[[Problem], Any]) -> Any:
     """The mean over ``problem.references`` of term(problem from that baseline); without references, term(problem)."""
-    if problem.references is None:
+    if not problem.references:
         return term(problem)
     count = tf.shape(problem.references[0])[0]
 

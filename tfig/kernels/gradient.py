@@ -1,16 +1,17 @@
 """The gradient of a score."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tfig.network import Leaves
-from tfig.problem import RowScore
 
 
 class Unconnected(ValueError):
     """The score does not depend on anything that is explained."""
 
 
-def value_and_gradient(score: RowScore, x: Leaves) -> tuple[tf.Tensor, Leaves]:
+def value_and_gradient(score: Callable[[Leaves], tf.Tensor], x: Leaves) -> tuple[tf.Tensor, Leaves]:
     """(F(x) [N], dF/dx [N, ...] for each leaf); leaves that F ignores get zeros.
 
     Raises:

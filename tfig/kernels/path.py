@@ -14,6 +14,9 @@ from tfig.problem import Problem, Source, per_row, row_sum
 RULES = ("midpoint", "trapezoid", "left", "right", "gauss_legendre", "adaptive")
 """Quadrature rules on [0, 1]; their weights sum to one."""
 
+PROBES = 9
+"""Forward passes by which adaptive nodes are placed."""
+
 At = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 """(sample [N], row [N]) -> (position on the path [N], weight [N])."""
 
@@ -44,7 +47,7 @@ def line(start: Leaves, end: Leaves, alpha: tf.Tensor) -> Leaves:
 
 
 def integrate(problem: Problem, count: int | tf.Tensor, at: At) -> Leaves:
-    """(x - x') * sum{ w[k] dF(x' + a[k] (x - x')) : k = 0...count-1 }, the integrated gradient by nodes a, weights w."""
+    """(x - x') * sum{ w[k] dF(x' + a[k] (x - x')) : k = 0...count-1 }, by nodes a and weights w."""
 
     def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> Leaves:
         alpha, weight = at(sample, row)
@@ -68,7 +71,7 @@ def fixed(rule: str, counts: list[int]) -> Levels:
     return at
 
 
-def adaptive(problem: Problem, counts: list[int], probes: int = 9) -> Levels:
+def adaptive(problem: Problem, counts: list[int], probes: int = PROBES) -> Levels:
     """Nodes at equal quantiles of sqrt(|dF|) along the path, for each row; the weight of a node is its cell's width.
 
     dF is measured by `probes` forward passes at even distances. A floor keeps every stretch of the path in view.
@@ -76,7 +79,7 @@ def adaptive(problem: Problem, counts: list[int], probes: int = 9) -> Levels:
     edges = tf.linspace(0.0, 1.0, probes)
 
     def probe(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
-        value = p.score(line(p.baseline, p.x, tf.gather(edges, sample)))
+        value = tf.cast(p.score(line(p.baseline, p.x, tf.gather(edges, sample))), tf.float32)
         return value[:, tf.newaxis] * tf.one_hot(sample, probes, dtype=value.dtype)
 
     values = total(problem, probes, tf.zeros([problem.rows, probes]), probe)
@@ -129,7 +132,7 @@ def refine(problem: Problem, counts: list[int], nodes: Levels, tolerance: float)
     """
     value = problem.score(problem.x)
     difference = value - problem.score(problem.baseline)
-    allowed = tf.maximum(tolerance * tf.abs(difference), 1e-6 * tf.maximum(1.0, tf.abs(value)))
+    allowed = tf.maximum(tolerance * tf.abs(difference), 1e-6 * tf.maximum(tf.abs(value), 1.0))
     table = tf.constant(counts)
 
     def more(level, found, steps, open_rows):
@@ -146,7 +149,12 @@ def refine(problem: Problem, counts: list[int], nodes: Levels, tolerance: float)
         return level + 1, found, steps, tf.tensor_scatter_nd_update(open_rows, where, missed)
 
     rows = problem.rows
-    start = (tf.constant(0), tuple(tf.zeros_like(x) for x in problem.x), tf.zeros([rows], tf.int32), tf.ones([rows], tf.bool))
+    start = (
+        tf.constant(0),
+        tuple(tf.zeros_like(x) for x in problem.x),
+        tf.zeros([rows], tf.int32),
+        tf.ones([rows], tf.bool),
+    )
     _, found, steps, open_rows = tf.while_loop(more, step, start, parallel_iterations=1)
     return Refined(found, steps, ~open_rows)
 
@@ -162,7 +170,7 @@ def conductance(problem: Problem, steps: int) -> Leaves:
         count, rows = tf.shape(sample)[0], problem.rows
         extended = tf.concat([tf.range(count), tf.range(count - rows, count)], 0)
         edge = tf.concat([sample, sample[-rows:] + 1], 0)
-        ends = p.source.take(extended)
+        ends = p.cut.take(extended)
         y = ends.features(at_input(ends, tf.cast(edge, tf.float32) / steps), ends.constants)
         _, gradients = layer_gradient(p, (tf.cast(sample, tf.float32) + 0.5) / steps)
         return tuple(g * (leaf[rows:] - leaf[:-rows]) for g, leaf in zip(gradients, y, strict=True))
@@ -172,9 +180,10 @@ def conductance(problem: Problem, steps: int) -> Leaves:
 
 def layer_gradient(p: Problem, alpha: tf.Tensor) -> tuple[tf.Tensor, Leaves]:
     """(F, dF/dy) with y the layer's output, where the model's input is at `alpha` on its path."""
-    points = at_input(p.source, alpha)
-    score = p.source.at(p.score, points, p.source.constants)
-    return value_and_gradient(score, p.source.features(points, p.source.constants))
+    source = p.cut
+    points = at_input(source, alpha)
+    score = source.at(p.score, points, source.constants)
+    return value_and_gradient(score, source.features(points, source.constants))
 
 
 def at_input(source: Source, alpha: tf.Tensor) -> Leaves:
@@ -183,7 +192,7 @@ def at_input(source: Source, alpha: tf.Tensor) -> Leaves:
     Raises:
         ValueError: the input cannot be moved, or its baseline was given at the layer.
     """
-    if source.baseline is None:
+    if not source.baseline:
         raise ValueError(
             "this method moves the model's float input from a baseline to x and reads the layer on the way; with an "
             "integer input, or a baseline given by AtLayer, use integrated_gradients at the layer."

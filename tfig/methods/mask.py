@@ -56,7 +56,9 @@ class IGOS(Method):
     minimum_step: float = 1e-5
 
     name = "igos"
-    reference = "Qi, Khorram & Li, Visualizing Deep Networks by Optimizing with Integrated Gradients, 2020, arXiv:1905.00954"
+    reference = (
+        "Qi, Khorram & Li, Visualizing Deep Networks by Optimizing with Integrated Gradients, 2020, arXiv:1905.00954"
+    )
     stochastic = True
 
     def __post_init__(self):

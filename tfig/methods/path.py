@@ -93,7 +93,9 @@ class ExpectedGradients(Method):
     samples: int = 64
 
     name = "expected_gradients"
-    reference = "Erion et al., Improving performance of deep learning models with axiomatic attribution priors, 2021, arXiv:1906.10670"
+    reference = (
+        "Erion et al., Improving performance of deep learning models with axiomatic priors, 2021, arXiv:1906.10670"
+    )
     complete = True
     takes_references = True
     stochastic = True
@@ -110,7 +112,7 @@ class ExpectedGradients(Method):
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The mean over samples."""
 
-        if problem.references is None:
+        if not problem.references:
             raise ValueError("expected_gradients needs references: pass baseline=tfig.baselines.Dataset(references).")
         count = tf.shape(problem.references[0])[0]
         pairs = golden_pairs(problem.seed, self.samples)

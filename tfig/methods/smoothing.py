@@ -94,7 +94,9 @@ class SquareGrad(_Noisy):
     """
 
     name = "squaregrad"
-    reference = "Hooker et al., A Benchmark for Interpretability Methods in Deep Neural Networks, 2019, arXiv:1806.10758"
+    reference = (
+        "Hooker et al., A Benchmark for Interpretability Methods in Deep Neural Networks, 2019, arXiv:1806.10758"
+    )
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The mean of squares."""

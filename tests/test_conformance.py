@@ -1,0 +1,183 @@
+"""The promises every method keeps, on every kind of model."""
+
+import gc
+import weakref
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import zoo
+
+import tfig
+from tfig.methods import REGISTRY
+
+# Small hyper-parameters: the promises do not depend on them.
+SMALL = {
+    "integrated_gradients": tfig.IntegratedGradients(steps=16),
+    "expected_gradients": tfig.ExpectedGradients(samples=64),
+    "smoothgrad": tfig.SmoothGrad(samples=8),
+    "squaregrad": tfig.SquareGrad(samples=8),
+    "vargrad": tfig.VarGrad(samples=8),
+    "conductance": tfig.Conductance(steps=16),
+    "internal_influence": tfig.InternalInfluence(steps=16),
+    "igos": tfig.IGOS(resolution=4, iterations=3, steps=4),
+}
+METHODS = {name: SMALL.get(name, kind()) for name, kind in REGISTRY.items()}
+MOVES_THE_INPUT = ("conductance", "internal_influence")
+
+built: dict[str, keras.Model] = {}
+
+
+def model_of(name):
+    return built.setdefault(name, zoo.build(name))
+
+
+def rows_of(x, index):
+    return tf.nest.map_structure(lambda leaf: leaf[index], x)
+
+
+def asked(case, method):
+    arguments = dict(case.arguments)
+    if method.needs_layer:
+        arguments["layer"] = case.layer
+    if method.default_baseline == "dataset":
+        arguments["baseline"] = tfig.baselines.Dataset(rows_of(case.x, slice(0, 2)))
+    return arguments
+
+
+def close(found, expected, bound):
+    scale = max(np.abs(expected).max(), 1e-6)
+    return np.abs(found - expected).max() <= bound * scale
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_promises(name, method):
+    case, method, model = zoo.ZOO[name], METHODS[method], model_of(name)
+    arguments = asked(case, method)
+    if name == "tokens" and method.name in MOVES_THE_INPUT:
+        with pytest.raises(ValueError, match="moves the model's float input"):
+            tfig.explain(model, case.x, method, **arguments)
+        return
+    before = [variable.numpy() for variable in model.variables]
+    flags = [(layer.trainable, "call" in vars(layer)) for layer in model.layers]
+    explainer = tfig.Explainer(model, method, **arguments)
+    e = explainer(case.x)
+    maps = tf.nest.flatten(e.attributions)
+
+    # Shape, dtype, finite.
+    if arguments.get("layer") is None:
+        for leaf, x in zip(maps, tf.nest.flatten(case.x), strict=True):
+            masked = method.name == "igos" and x.ndim >= 3
+            assert leaf.shape == ((*x.shape[:-1], 1) if masked else x.shape)
+    assert all(leaf.dtype == np.float32 and np.isfinite(leaf).all() for leaf in maps)
+    assert any(np.abs(leaf).max() > 0 for leaf in maps)
+    assert e.score.shape == (3,) and (e.baseline_score is None) == (method.default_baseline is None)
+
+    # The same rows in the same batch: bitwise. An equal method object is the same question.
+    again = tfig.explain(model, case.x, type(method)(**vars(method)), **arguments)
+    for leaf, other in zip(maps, tf.nest.flatten(again.attributions), strict=True):
+        np.testing.assert_array_equal(leaf, other)
+
+    # A row alone, and in other company. Half precision rounds to eleven bits, and batches round differently.
+    bound = 2e-2 if name == "half" else 1e-3 if method.name == "igos" else 1e-5
+    alone = explainer(rows_of(case.x, slice(1, 2)))
+    mixed = explainer(rows_of(case.x, [2, 1, 1, 0]))
+    for leaf, one, other in zip(maps, *(tf.nest.flatten(x.attributions) for x in (alone, mixed)), strict=True):
+        assert close(one[0], leaf[1], bound)
+        assert close(other[1], leaf[1], bound) and close(other[3], leaf[0], bound)
+
+    # Noise follows the seed.
+    reseeded = tfig.explain(model, case.x, method, seed=[7, 8, 9], **arguments)
+    seeded = tfig.explain(model, rows_of(case.x, slice(1, 2)), method, seed=8, **arguments)
+    for leaf, one, other in zip(maps, *(tf.nest.flatten(x.attributions) for x in (reseeded, seeded)), strict=True):
+        assert method.stochastic or close(one, leaf, bound)
+        assert close(other[0], one[1], bound)
+    if method.stochastic and method.name != "igos":
+        changed = zip(maps, tf.nest.flatten(reseeded.attributions), strict=True)
+        assert any(np.abs(a - b).max() > 1e-7 for a, b in changed)
+
+    # Completeness, where claimed: the reported delta is the real one.
+    if e.convergence_delta is not None:
+        assert method.complete
+        total = sum(leaf.reshape(3, -1).astype("float64").sum(1) for leaf in maps)
+        np.testing.assert_allclose(total - (e.score - e.baseline_score), e.convergence_delta, atol=1e-5)
+        assert np.abs(e.convergence_delta).max() <= 0.1 * max(1, np.abs(e.score - e.baseline_score).max())
+
+    # The model is as it was.
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    assert flags == [(layer.trainable, "call" in vars(layer)) for layer in model.layers]
+    assert model.losses == []
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("igos", *MOVES_THE_INPUT)])
+def test_linear_models_have_their_closed_form(method):
+    method = METHODS[method]
+    rng = np.random.default_rng(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    weight, bias = rng.normal(size=(4, 3)).astype("float32"), rng.normal(size=3).astype("float32")
+    model.set_weights([weight, bias])
+    x = rng.normal(size=(5, 4)).astype("float32")
+    references = rng.normal(size=(2, 4)).astype("float32")
+    needs_references = method.default_baseline == "dataset"
+    baseline = tfig.baselines.Dataset(references) if needs_references else None
+    e = tfig.explain(model, x, method, target=1, baseline=baseline)
+    slope = np.broadcast_to(weight[:, 1], x.shape)
+    expected = {
+        "gradient": slope,
+        "gradient_x_input": slope * x,
+        "integrated_gradients": slope * x,
+        "expected_gradients": slope * (x - references.mean(0)),
+        "smoothgrad": slope,
+        "squaregrad": slope**2,
+        "vargrad": slope * 0,
+    }[method.name]
+    if method.name == "expected_gradients":
+        # Sampled references: each is drawn 32 times of 64, give or take two.
+        assert np.abs(e.attributions - expected).max() <= 2 / 64 * np.abs(slope * (references[0] - references[1])).max()
+    else:
+        np.testing.assert_allclose(e.attributions, expected, atol=1e-5)
+    np.testing.assert_allclose(e.score, (x @ weight + bias)[:, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("igos", *MOVES_THE_INPUT)])
+def test_what_the_model_ignores_gets_nothing(method):
+    method = METHODS[method]
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="tanh")(inputs[:, :3]))
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    baseline = tfig.baselines.Dataset(x) if method.default_baseline == "dataset" else None
+    e = tfig.explain(model, x, method, baseline=baseline)
+    assert (e.attributions[:, 3] == 0).all() and (e.attributions[:, :3] != 0).any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_trace_and_no_memory_of_a_model_that_is_gone(method):
+    method = METHODS[method]
+    calls = []
+
+    class Counting(keras.layers.Dense):
+        def call(self, x):
+            calls.append(1)
+            return super().call(x)
+
+    model = keras.Sequential(
+        [keras.Input((6, 6, 1)), keras.layers.Conv2D(2, 3, name="conv"), keras.layers.Flatten(), Counting(3)]
+    )
+    x = np.random.default_rng(0).uniform(size=(5, 6, 6, 1)).astype("float32")
+    arguments = {"layer": "conv"} if method.needs_layer else {}
+    if method.default_baseline == "dataset":
+        arguments["baseline"] = tfig.baselines.Dataset(x[:2])
+    tfig.explain(model, x, method, **arguments)
+    traced = len(calls)
+    for rows in (1, 2, 5):
+        for target in (None, 1, [2] * rows, tfig.Contrast(0, 1)):
+            tfig.explain(model, x[:rows], type(method)(**vars(method)), target=target, seed=rows, **arguments)
+            tfig.explain(model, x[:rows], method, batch_size=2, **arguments)
+    assert len(calls) == traced
+    gone, weights = weakref.ref(model), weakref.ref(model.variables[0])
+    del model
+    gc.collect()
+    assert gone() is None and weights() is None
