@@ -1,5 +1,7 @@
 """The numerics of paths: orders of convergence, placement, tolerance."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -37,7 +39,7 @@ def test_order_of_convergence_on_a_smooth_score(rule, order):
         e = tfig.explain(smooth, X, tfig.IntegratedGradients(count, rule))
         assert e.attributions.dtype == np.float64
         errors.append(np.abs(e.attributions - EXACT).max())
-    for coarse, fine in zip(errors, errors[1:], strict=False):
+    for coarse, fine in itertools.pairwise(errors):
         assert np.log2(coarse / fine) == pytest.approx(order, abs=0.15)
 
 
@@ -117,7 +119,9 @@ def test_references_are_averaged_literally():
     model, numbers = golden_model("mlp")
     asked = {"target": numbers["target"], "output": "logits"}
     method = tfig.IntegratedGradients(steps=8, tolerance=0.05)
-    together = tfig.explain(model, numbers["x"], method, baseline=tfig.baselines.Dataset(numbers["references"]), **asked)
+    together = tfig.explain(
+        model, numbers["x"], method, baseline=tfig.baselines.Dataset(numbers["references"]), **asked
+    )
     single = [tfig.explain(model, numbers["x"], method, baseline=one, **asked) for one in numbers["references"]]
     np.testing.assert_allclose(together.attributions, np.mean([e.attributions for e in single], 0), atol=1e-5)
     np.testing.assert_allclose(together.baseline_score, np.mean([e.baseline_score for e in single], 0), atol=1e-5)

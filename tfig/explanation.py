@@ -67,6 +67,8 @@ class Explanation:
         where = f" at {self.layer}" if self.layer else ""
         open_rows = int((~self.trace["converged"]).sum()) if "converged" in self.trace else 0
         missed = f", {open_rows} of {len(self)} rows above the tolerance" if open_rows else ""
+        still = int((~self.trace["moved"]).sum()) if "moved" in self.trace else 0
+        missed += f", {still} of {len(self)} masks do not change the score" if still else ""
         return f"<Explanation by {self.method}{where}: attributions {shapes}{worst}{missed}>"
 
     def heatmap(self) -> Nest:
@@ -81,6 +83,8 @@ class Explanation:
     def overlay(self, image: np.ndarray | None = None, alpha: float = 0.6) -> np.ndarray:
         """The heat map over the image, uint8 RGB [B, H, W, 3]: red speaks for the target, blue against it.
 
+        Full colour is the 99th percentile of the row's map; for masks, a mask that deletes everything.
+
         Args:
             image: [B, H, W, C] or [H, W, C], any range; by default x.
             alpha: opacity of the strongest colour; where the map is zero the image shows unchanged.
@@ -90,7 +94,7 @@ class Explanation:
         """
         from tfig import view
 
-        return view.overlay(self.heatmap(), self.x if image is None else image, alpha)
+        return view.overlay(self.heatmap(), self.x if image is None else image, alpha, view.full(self))
 
     def plot(self, path: str | os.PathLike | None = None, image: np.ndarray | None = None) -> Any:
         """A figure with image, map and overlay of each row (at most 8), saved to `path` if given.

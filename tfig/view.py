@@ -30,9 +30,14 @@ def heatmap(attributions: Any, x: Any) -> Any:
     return summed
 
 
-def strength(map_: np.ndarray) -> np.ndarray:
-    """A map [H, W] scaled to [-1, 1] by the 99th percentile of its magnitude; all zeros stay zeros."""
-    top = np.percentile(np.abs(map_), CLIP) or np.abs(map_).max()
+def full(e: "Explanation") -> float | None:
+    """The value shown in full colour: 1 for masks, which have a scale of their own; None: each map's own."""
+    return 1.0 if "mask" in e.trace else None
+
+
+def strength(map_: np.ndarray, top: float | None = None) -> np.ndarray:
+    """A map [H, W] scaled to [-1, 1] by `top`, or the 99th percentile of its magnitude; all zeros stay zeros."""
+    top = top or np.percentile(np.abs(map_), CLIP) or np.abs(map_).max()
     return np.clip(map_ / top, -1, 1) if top > 0 else np.zeros_like(map_)
 
 
@@ -51,13 +56,13 @@ def pixels(image: np.ndarray) -> np.ndarray:
     return np.repeat(image[..., :1], 3, -1) if image.shape[-1] != 3 else image
 
 
-def paint(map_: np.ndarray, image: np.ndarray, alpha: float) -> np.ndarray:
+def paint(map_: np.ndarray, image: np.ndarray, alpha: float, top: float | None = None) -> np.ndarray:
     """One map over one image [H, W, C], uint8 RGB [H, W, 3]; the image is greyed, so that colour means the map."""
     rgb = pixels(image)
     if map_.shape != rgb.shape[:2]:
         map_ = cv2.resize(map_.astype(np.float32), rgb.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     grey = np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., np.newaxis], 3, -1).astype(np.float32)
-    scaled = strength(map_)[..., np.newaxis]
+    scaled = strength(map_, top)[..., np.newaxis]
     colour = np.where(scaled >= 0, np.array(WARM, np.float32), np.array(COLD, np.float32))
     opacity = alpha * np.abs(scaled)
     return np.clip(grey * (1 - opacity) + colour * opacity + 0.5, 0, 255).astype(np.uint8)
@@ -70,7 +75,7 @@ def named(nest: Any) -> dict[str, Any]:
     return {str(i): leaf for i, leaf in enumerate(nest)} if isinstance(nest, (list, tuple)) else {"": nest}
 
 
-def overlay(maps: Any, images: Any, alpha: float) -> np.ndarray:
+def overlay(maps: Any, images: Any, alpha: float, top: float | None = None) -> np.ndarray:
     """Maps [B, H, W] over images [B, H, W, C] or one [H, W, C] for all, uint8 RGB [B, H, W, 3].
 
     Of nests, the first map of an image is shown.
@@ -91,7 +96,7 @@ def overlay(maps: Any, images: Any, alpha: float) -> np.ndarray:
     over = np.broadcast_to(over, (len(rows), *over.shape)) if over.ndim == 3 else over
     if len(over) != len(rows):
         raise ValueError(f"there are {len(rows)} maps and {len(over)} images.")
-    return np.stack([paint(row, image, alpha) for row, image in zip(rows, over, strict=True)])
+    return np.stack([paint(row, image, alpha, top) for row, image in zip(rows, over, strict=True)])
 
 
 def plot(e: "Explanation", path: str | os.PathLike | None, image: Any) -> Any:
@@ -110,9 +115,9 @@ def plot(e: "Explanation", path: str | os.PathLike | None, image: Any) -> Any:
         column = 0
         for name, leaf, images in panels:
             if images is None:
-                _stripes(axes[i, column], leaf[i])
+                _stripes(axes[i, column], leaf[i], full(e))
             else:
-                _pictures(axes[i, column : column + 3], leaf[i], images[i])
+                _pictures(axes[i, column : column + 3], leaf[i], images[i], full(e))
             if name and i == 0:
                 axes[i, column].set_title(name, fontsize=8, loc="right")
             column += 1 if images is None else 3
@@ -139,17 +144,17 @@ def _title(e: "Explanation", row: int) -> str:
     return f"{target}  score {e.score[row]:.3g}".strip()
 
 
-def _pictures(axes: Any, map_: np.ndarray, image: np.ndarray) -> None:
+def _pictures(axes: Any, map_: np.ndarray, image: np.ndarray, top: float | None) -> None:
     axes[0].imshow(pixels(image))
-    axes[1].imshow(strength(map_), cmap="RdBu_r", vmin=-1, vmax=1)
-    axes[2].imshow(paint(map_, image, 0.7))
+    axes[1].imshow(strength(map_, top), cmap="RdBu_r", vmin=-1, vmax=1)
+    axes[2].imshow(paint(map_, image, 0.7, top))
     for one in axes:
         one.set_axis_off()
 
 
-def _stripes(axes: Any, values: np.ndarray) -> None:
+def _stripes(axes: Any, values: np.ndarray, top: float | None) -> None:
     if values.ndim == 2:
-        axes.imshow(strength(values), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+        axes.imshow(strength(values, top), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
         axes.set_axis_off()
         return
     colours = ["#b2182b" if value > 0 else "#2166ac" for value in values]

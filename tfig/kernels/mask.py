@@ -88,8 +88,8 @@ def igos(
     """Integrated-gradient descent on the mask of each row, with its own line search; parameters as in `tfig.IGOS`.
 
     Returns:
-        the enlarged mask [B, H, W, 1] and the trace: mask [B, h, w, 1]; losses, scores and step sizes,
-        [B, iterations].
+        the enlarged mask [B, H, W, 1] and the trace: mask [B, h, w, 1]; losses, scores and step_sizes,
+        [B, iterations]; moved [B].
     """
     where = canvas(problem.x)
     rows, x = problem.rows, problem.x[where.leaf]
@@ -167,9 +167,10 @@ def igos(
     ones.set_shape([None] * (where.rank + 1) + [1 if where.rank else x.shape[-1]])
     logs = [tf.TensorArray(x.dtype, iterations, element_shape=[None]) for _ in range(3)]
     state = (tf.constant(0), ones, first, tf.fill([rows], tf.constant(l1, x.dtype)), *logs)
-    _, mask, _, _, losses, scores, sizes = tf.while_loop(
+    _, mask, last, _, losses, scores, sizes = tf.while_loop(
         lambda i, *_: i < iterations, iterate, state, parallel_iterations=1
     )
     record = {"losses": losses, "scores": scores, "step_sizes": sizes}
     trace = {name: tf.transpose(log.stack()) for name, log in record.items()}
-    return where.enlarge(mask, x), {"mask": mask, **trace}
+    moved = tf.abs(last - first) > 0.01 * tf.abs(first)
+    return where.enlarge(mask, x), {"mask": mask, "moved": moved, **trace}

@@ -1,0 +1,112 @@
+"""I-GOS against a literal twin, and its parts against independent ones."""
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+from reference import igos as literal
+
+import tfig
+from tfig.kernels import mask
+from tfig.kernels.expectation import normal
+
+
+def network(seed=0):
+    """A small convolutional classifier in float64: rounding must not decide a line search on one side only."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(3, 3, 1, 4)) * 0.8, rng.normal(size=(100, 3)) * 0.6
+
+    def model(x):
+        h = tf.nn.relu(tf.nn.conv2d(x, a, 2, "SAME"))
+        return tf.nn.softmax(tf.reshape(h, [-1, 100]) @ b)
+
+    return model
+
+
+def test_igos_is_the_literal_algorithm_row_by_row():
+    rng = np.random.default_rng(1)
+    x, baseline = rng.uniform(size=(4, 10, 10, 1)), rng.uniform(size=(10, 10, 1)) * 0.2
+    model = network()
+    method = tfig.IGOS(resolution=5, iterations=6, steps=5, noise=0.0, tv=1.0, l1=0.2)
+    e = tfig.explain(model, x, method, baseline=baseline)
+    searches = set()
+    for row in range(4):
+        target = int(e.target[row])
+        small, losses, scores, steps = literal.igos(model, x[row], baseline, target, 5, 6, 5, l1=0.2, tv=1.0)
+        np.testing.assert_allclose(e.trace["step_sizes"][row], steps, rtol=1e-9)
+        np.testing.assert_allclose(e.trace["mask"][row, ..., 0], small, atol=1e-9)
+        np.testing.assert_allclose(e.trace["losses"][row], losses, atol=1e-9)
+        np.testing.assert_allclose(e.trace["scores"][row], scores, atol=1e-9)
+        np.testing.assert_allclose(e.attributions[row, ..., 0], 1 - literal.enlarge(small, 10), atol=1e-9)
+        searches.add(tuple(steps))
+    assert len(searches) > 1, "rows must have line searches of their own for this test to mean anything"
+
+
+def test_rows_do_not_depend_on_each_other():
+    rng = np.random.default_rng(1)
+    x = rng.uniform(size=(5, 10, 10, 1))
+    method = tfig.IGOS(resolution=5, iterations=4, steps=5, tv=1.0, l1=0.2)
+    together = tfig.explain(network(), x, method, baseline=0.1, batch_size=3, seed=np.arange(5))
+    for row in range(5):
+        alone = tfig.explain(network(), x[row : row + 1], method, baseline=0.1, seed=row)
+        np.testing.assert_allclose(alone.attributions[0], together.attributions[row], atol=1e-9)
+
+
+def test_size_penalty_is_eased_where_nothing_changes():
+    """A score that no mask changes: l1 falls tenfold after half the iterations and fivefold after 4/5, as printed by
+    the losses, which are then l1 times the size of a mask that regularisation alone closes."""
+    flat = lambda x: tf.reduce_sum(x, [1, 2, 3]) * 0 + 0.5  # noqa: E731
+    x = np.random.default_rng(0).uniform(size=(1, 6, 6, 1)).astype("float32")
+    e = tfig.explain(flat, x, tfig.IGOS(resolution=3, iterations=10, steps=2), baseline=0.0)
+    np.testing.assert_allclose(e.trace["losses"], 0.5)
+    assert (e.attributions == 0).all()
+
+
+@pytest.mark.parametrize(("small", "large"), [(2, 7), (7, 28), (28, 28), (5, 6), (1, 4)])
+def test_enlarging_aligns_corners(small, large):
+    values = np.random.default_rng(0).uniform(size=(small, small)).astype("float32")
+    where = mask.Canvas(0, 2)
+    found = where.enlarge(tf.constant(values)[None, ..., None], tf.zeros([1, large, large, 3]))[0, ..., 0].numpy()
+    if small == 1:
+        np.testing.assert_allclose(found, values[0, 0])
+        return
+    np.testing.assert_allclose(found, literal.enlarge(tf.constant(values), large), atol=1e-6)
+    legacy = tf.compat.v1.image.resize_bilinear(values[None, ..., None], [large, large], align_corners=True)
+    np.testing.assert_allclose(found, legacy[0, ..., 0], atol=1e-6)
+    np.testing.assert_allclose(found[[0, 0, -1, -1], [0, -1, 0, -1]], values[[0, 0, -1, -1], [0, -1, 0, -1]], atol=1e-6)
+
+
+def test_total_variation_by_hand():
+    m = np.array([[0.0, 1.0], [0.5, 0.5]], "float32")
+    found = mask.total_variation(tf.constant(m)[None, ..., None], 2, 2.0)
+    np.testing.assert_allclose(found, [(0.25 + 0.25) / 2 + (1 + 0) / 2])
+
+
+def test_noise_is_standard_normal_and_independent_over_samples():
+    seeds = tf.stack([tf.range(400), tf.zeros([400], tf.int32)], -1)
+    draws = normal(seeds, tf.zeros([400], tf.int32), tf.zeros([400, 50])).numpy()
+    assert abs(draws.mean()) < 4 / np.sqrt(draws.size) and abs(draws.std() - 1) < 4 / np.sqrt(draws.size)
+    assert abs(np.corrcoef(draws[0], draws[1])[0, 1]) < 0.6
+    others = normal(seeds, tf.ones([400], tf.int32), tf.zeros([400, 50])).numpy()
+    assert abs(np.mean(draws * others)) < 4 / np.sqrt(draws.size)
+
+
+def test_mask_deletes_the_object_and_spares_the_rest(digits):
+    model, x, _ = digits
+    e = tfig.explain(model, x[:8], tfig.IGOS(resolution=8, tv=1.6), output="probabilities")
+    assert e.attributions.shape == (8, 32, 32, 1)
+    assert ((e.attributions >= 0) & (e.attributions <= 1)).all()
+    blurred = [cv2.GaussianBlur(image, (51, 51), 50, borderType=cv2.BORDER_REFLECT_101) for image in x[:8]]
+    kept = (1 - e.attributions) * x[:8] + e.attributions * np.stack(blurred)[..., None]
+    after = model.predict(kept, verbose=0)[np.arange(8), e.target]
+    np.testing.assert_allclose(after, e.trace["scores"][:, -1], atol=1e-4)
+    np.testing.assert_array_equal(e.trace["moved"], np.abs(after - e.score) > 0.01)
+    assert e.trace["moved"].sum() >= 5
+    assert (after[e.trace["moved"]] < 0.5 * e.score[e.trace["moved"]]).all() and e.attributions.mean() < 0.5
+
+
+def test_masks_that_change_nothing_say_so(digits):
+    model, x, _ = digits
+    e = tfig.explain(model, x[:4], tfig.IGOS(resolution=8, tv=1e4), output="probabilities")
+    assert not e.trace["moved"].any() and "4 of 4 masks do not change the score" in repr(e)
+    assert np.abs(e.overlay() - e.x.repeat(3, -1) * 255).max() <= 1, "a mask of nothing must not be painted"
