@@ -37,7 +37,7 @@ def main() -> None:
 
     ordered = np.sort(probabilities, 1)
     doubtful = np.argsort(ordered[:, -1] - ordered[:, -2])[:2]
-    clear = [int(np.flatnonzero((y == digit) & (probabilities.argmax(1) == y))[0]) for digit in (0, 9)]
+    clear = [int(np.flatnonzero((y == digit) & (probabilities.argmax(1) == y))[0]) for digit in (4, 9)]
     chosen = np.array([*clear, *doubtful])
     found = {}
     for name, method in METHODS.items():
@@ -47,7 +47,8 @@ def main() -> None:
 
     puzzle = chosen[-2:-1]
     contrast = tfig.Contrast("predicted", "runner_up")
-    why = tfig.explain(model, x[puzzle], target=contrast, output="logits")
+    sure = tfig.IntegratedGradients(tolerance=0.01)
+    why = tfig.explain(model, x[puzzle], sure, target=contrast, output="logits")
     inside = tfig.explain(model, x[puzzle], target=contrast, output="logits", layer="parts")
     draw(x[chosen], y[chosen], probabilities[chosen], found, x[puzzle], why, inside).savefig(
         folder / "digits.png", dpi=110
@@ -85,9 +86,10 @@ def draw(images, truth, probabilities, found, puzzle, why, inside) -> Figure:
     gap, rest, delta = why.score[0], why.baseline_score[0], why.convergence_delta[0]
     note = (
         f"logit of {a} minus logit of {b}: {gap:+.2f};\n{rest:+.2f} on a blank image.\n"
-        f"The map sums to {gap - rest + delta:+.2f},\n{delta:+.3f} off."
+        f"The map sums to {gap - rest + delta:+.2f},\n{abs(delta):.3f} off."
     )
-    axes[-1, 3].text(0, 0.5, note, fontsize=8, va="center", transform=axes[-1, 3].transAxes)
+    caption = axes[-1, 3].text(0, 0.5, note, fontsize=8, va="center", transform=axes[-1, 3].transAxes)
+    caption.set_in_layout(False)
     figure.suptitle("red: evidence for the class (I-GOS: what had to be deleted)   blue: evidence against", fontsize=8)
     return figure
 

@@ -49,8 +49,8 @@ class Quantity:
     head: str | int | None = None
     function: Callable[[Any], tf.Tensor] | None = None
 
-    def read(self, outputs: Any) -> tuple[Any, str]:
-        """(the outputs asked for, how the model's own outputs end).
+    def read(self, outputs: Any, points: Leaves = ()) -> tuple[Any, str]:
+        """(the outputs asked for, how the model's own outputs end, as far back as `points`).
 
         Without `function` the first is a float tensor [B, units].
 
@@ -61,7 +61,7 @@ class Quantity:
         if self.head is not None:
             outputs = _head(outputs, self.head)
         if self.function is not None:
-            read = [_convert(leaf, self.output) for leaf in tf.nest.flatten(outputs)]
+            read = [_convert(leaf, self.output, points) for leaf in tf.nest.flatten(outputs)]
             return tf.nest.pack_sequence_as(outputs, [value for value, _ in read]), "/".join(end for _, end in read)
         leaves = tf.nest.flatten(outputs)
         if len(leaves) > 1:
@@ -70,7 +70,7 @@ class Quantity:
                 f"the model has {len(leaves)} outputs {names}; say which to explain: target=({names[0]!r}, class), "
                 "or pass a callable outputs -> [B]."
             )
-        values, end = _convert(leaves[0], self.output)
+        values, end = _convert(leaves[0], self.output, points)
         if values.shape.rank == 1:
             values = values[:, tf.newaxis]
         if values.shape.rank != 2:
@@ -102,7 +102,7 @@ class Score:
 
     def values(self, points: Leaves) -> Any:
         """The outputs read at `points`."""
-        values, end = self.quantity.read(self.outputs(points, self.context))
+        values, end = self.quantity.read(self.outputs(points, self.context), points)
         if self.quantity.output is not None and end != self.end:
             raise ValueError(
                 f"output={self.quantity.output!r} needs the model's final {self.end}, which lies before the layer "
@@ -232,9 +232,9 @@ def _head(outputs: Any, head: str | int) -> Any:
     return outputs[head]
 
 
-def _convert(outputs: tf.Tensor, output: str | None) -> tuple[tf.Tensor, str]:
+def _convert(outputs: tf.Tensor, output: str | None, points: Leaves) -> tuple[tf.Tensor, str]:
     """(outputs as `output` asks for, how they end)."""
-    end, logits = _ending(outputs)
+    end, logits = _ending(outputs, points)
     values = outputs
     if output == "logits":
         if logits is None:
@@ -290,16 +290,19 @@ _CALLS = (
 )
 
 
-def _ending(outputs: tf.Tensor) -> tuple[str, tf.Tensor | None]:
+def _ending(outputs: tf.Tensor, points: Leaves) -> tuple[str, tf.Tensor | None]:
     """How a traced output ends, and its logits where they can be reached.
 
     Returns:
         ("Softmax" or "Sigmoid", logits), ("open", the outputs: they are the logits), or, with None,
         "LogSoftmax", a mixture such as "AddV2 of Softmax", or "hidden in <call>".
     """
-    op = outputs.op
-    while op.type in _RESHAPING:
-        op = op.inputs[0].op
+    tensor = outputs
+    while tensor.op.type in _RESHAPING and not any(tensor is point for point in points):
+        tensor = tensor.op.inputs[0]
+    if any(tensor is point for point in points):
+        return "open", outputs
+    op = tensor.op
     if op.type in ("Softmax", "Sigmoid"):
         logits = tf.cast(op.inputs[0], outputs.dtype)
         return op.type, logits if logits.shape.rank == outputs.shape.rank else tf.reshape(logits, tf.shape(outputs))

@@ -1,0 +1,246 @@
+"""What is explained: classes, contrasts, callables, outputs, and softmaxes opened."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import zoo
+from keras import layers as L
+
+import tfig
+
+
+@pytest.fixture(scope="module")
+def model():
+    return zoo.build("sequential")
+
+
+X = zoo.images()
+
+
+def logits_of(model, x):
+    """The logits, by a model that ends before the softmax."""
+    top = model.layers[-1]
+    features = keras.Sequential(model.layers[:-1])(x)
+    return np.array(features) @ top.get_weights()[0] + top.get_weights()[1]
+
+
+def test_every_form_of_a_class(model):
+    probabilities = model.predict(X, verbose=0)
+    predicted, rows = probabilities.argmax(1), np.arange(3)
+    runner_up = np.argsort(-probabilities, 1)[:, 1]
+    for target, expected in [
+        (None, predicted),
+        ("predicted", predicted),
+        ("runner_up", runner_up),
+        (2, [2, 2, 2]),
+        (np.int64(1), [1, 1, 1]),
+        ([0, 1, 2], [0, 1, 2]),
+        (np.array([3, 3, 0]), [3, 3, 0]),
+        (tf.constant([1, 2, 3]), [1, 2, 3]),
+    ]:
+        e = tfig.explain(model, X, "gradient", target=target)
+        np.testing.assert_array_equal(e.target, expected)
+        np.testing.assert_allclose(e.score, probabilities[rows, expected], rtol=1e-5)
+        assert "against" not in e.trace
+
+
+@pytest.mark.parametrize("output", [None, "logits", "probabilities"])
+def test_contrast_is_the_difference_of_two_explanations(model, output):
+    both = [tfig.explain(model, X, target=c, output=output) for c in (3, [0, 1, 2])]
+    e = tfig.explain(model, X, target=tfig.Contrast(3, [0, 1, 2]), output=output)
+    np.testing.assert_allclose(e.attributions, both[0].attributions - both[1].attributions, atol=1e-6)
+    np.testing.assert_allclose(e.score, both[0].score - both[1].score, atol=1e-6)
+    np.testing.assert_array_equal(e.target, [3, 3, 3])
+    np.testing.assert_array_equal(e.trace["against"], [0, 1, 2])
+    words = tfig.explain(model, X, target=tfig.Contrast("runner_up", "predicted"), output=output)
+    order = np.argsort(-model.predict(X, verbose=0), 1)
+    np.testing.assert_array_equal(words.target, order[:, 1])
+    np.testing.assert_array_equal(words.trace["against"], order[:, 0])
+
+
+def test_logits_and_probabilities_of_a_fused_softmax(model):
+    logits = logits_of(model, X)
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    rows, predicted = np.arange(3), logits.argmax(1)
+    np.testing.assert_allclose(
+        tfig.explain(model, X, "gradient", output="logits").score, logits[rows, predicted], rtol=1e-5
+    )
+    e = tfig.explain(model, X, "gradient", output="probabilities")
+    np.testing.assert_allclose(e.score, probabilities[rows, predicted], rtol=1e-5)
+    np.testing.assert_array_equal(e.attributions, tfig.explain(model, X, "gradient").attributions)
+    bare = keras.Sequential([keras.Input((8, 8, 3)), *model.layers[:-1], L.Dense(4)])
+    bare.layers[-1].set_weights(model.layers[-1].get_weights())
+    for output in ("logits", "probabilities"):
+        a, b = (tfig.explain(one, X, "gradient", output=output).attributions for one in (model, bare))
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
+
+
+class Inside(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.flat, self.top = L.Flatten(), L.Dense(4)
+
+    def call(self, x):
+        return keras.ops.softmax(self.top(self.flat(x)))
+
+
+def nested_softmax(h):
+    inner = keras.Input((4,))
+    return keras.Model(inner, L.Activation("softmax")(inner))(h)
+
+
+def subclassed():
+    model = Inside()
+    model(X)
+    return model
+
+
+ENDINGS = {
+    "layer": L.Softmax(),
+    "activation": L.Activation("softmax"),
+    "operation": keras.ops.softmax,
+    "reshaped": lambda h: L.Reshape((4,))(L.Softmax()(L.Reshape((4,))(h))),
+    "nested": nested_softmax,
+    "half": L.Activation("softmax", dtype="mixed_float16"),
+    "sigmoids": L.Activation("sigmoid"),
+}
+
+
+def ending(kind):
+    x = keras.Input((8, 8, 3))
+    return subclassed() if kind == "subclassed" else keras.Model(x, ENDINGS[kind](L.Dense(4)(L.Flatten()(x))))
+
+
+@pytest.mark.parametrize("kind", [*ENDINGS, "subclassed"])
+def test_a_softmax_is_opened_wherever_it_stands(kind):
+    keras.utils.set_random_seed(3)
+    model = ending(kind)
+    weights, bias = (np.array(variable) for variable in model.variables[:2])
+    logits = X.reshape(3, -1) @ weights + bias
+    e = tfig.explain(model, X, "gradient", output="logits", target=1)
+    bound = 2e-3 if kind == "half" else 1e-5
+    np.testing.assert_allclose(e.score, logits[:, 1], rtol=bound, atol=bound)
+    np.testing.assert_allclose(e.attributions[0].ravel(), weights[:, 1], rtol=bound, atol=bound)
+
+
+def averaged():
+    x = keras.Input((8, 8, 3))
+    h = L.Flatten()(x)
+    return keras.Model(x, L.Average()([L.Dense(4, activation="softmax")(h), L.Dense(4, activation="softmax")(h)]))
+
+
+def test_what_cannot_be_opened_is_refused():
+    x = keras.Input((8, 8, 3))
+    log_softmax = keras.Model(x, L.Dense(4, activation="log_softmax")(L.Flatten()(x)))
+    clipped = keras.Model(x, keras.ops.clip(L.Dense(4, activation="softmax")(L.Flatten()(x)), 1e-3, 1.0))
+    by_hand = keras.Model(x, keras.ops.exp(L.Dense(4, activation="log_softmax")(L.Flatten()(x))))
+    for model, found in [(averaged(), "Softmax"), (log_softmax, "LogSoftmax"), (clipped, "Softmax"), (by_hand, "Exp")]:
+        with pytest.raises(ValueError, match=f"{found}.*cannot be recovered.*output=None"):
+            tfig.explain(model, X, "gradient", output="logits")
+        tfig.explain(model, X, "gradient")
+    wrapped = tf.function(zoo.build("sequential"))
+    for output in ("logits", "probabilities"):
+        with pytest.raises(ValueError, match=r"hidden in .*PartitionedCall.*output=None"):
+            tfig.explain(wrapped, X, "gradient", output=output)
+    tfig.explain(wrapped, X, "gradient")
+
+
+def test_a_mixture_and_a_log_softmax_still_give_probabilities():
+    model = averaged()
+    e = tfig.explain(model, X, "gradient", output="probabilities")
+    np.testing.assert_allclose(e.score, model.predict(X, verbose=0).max(1), rtol=1e-5)
+    x = keras.Input((8, 8, 3))
+    model = keras.Model(x, L.Dense(4, activation="log_softmax")(L.Flatten()(x)))
+    e = tfig.explain(model, X, "gradient", output="probabilities")
+    np.testing.assert_allclose(e.score, np.exp(model.predict(X, verbose=0)).max(1), rtol=1e-5)
+
+
+def test_gates_and_attention_are_not_taken_for_a_final_softmax():
+    x = keras.Input((6, 4))
+    gated = keras.ops.mean(x * keras.ops.sigmoid(L.Dense(4)(x)), 1)
+    e = tfig.explain(keras.Model(x, gated), zoo.sequence(width=4), "gradient", output="logits", target=2)
+    assert np.isfinite(e.attributions).all()
+
+
+def test_a_layer_behind_the_softmax_hides_it(model):
+    with pytest.raises(ValueError, match=r"Softmax.*before the layer"):
+        tfig.explain(model, X, "gradient", output="logits", layer=model.layers[-1])
+    e = tfig.explain(model, X, "gradient", layer=model.layers[-1], target=1)
+    np.testing.assert_array_equal(e.attributions, [[0, 1, 0, 0]] * 3)
+
+
+def test_one_unit():
+    model = zoo.build("one_unit")
+    p = model.predict(X, verbose=0)[:, 0]
+    for target in (None, 0):
+        e = tfig.explain(model, X, target=target)
+        np.testing.assert_allclose(e.score, p, rtol=1e-5)
+        np.testing.assert_array_equal(e.target, [0, 0, 0])
+    e = tfig.explain(model, X, output="logits")
+    np.testing.assert_allclose(1 / (1 + np.exp(-e.score)), p, rtol=1e-4)
+    with pytest.raises(ValueError, match="one-unit output needs no target"):
+        tfig.explain(model, X, target=1)
+    with pytest.raises(ValueError, match="at least two units"):
+        tfig.explain(model, X, target=tfig.Contrast("predicted", "runner_up"))
+    regression = zoo.build("regression")
+    y = regression.predict(zoo.table(), verbose=0)[:, 0]
+    np.testing.assert_allclose(tfig.explain(regression, zoo.table()).score, y, rtol=1e-5)
+    e = tfig.explain(regression, zoo.table(), output="probabilities")
+    np.testing.assert_allclose(e.score, 1 / (1 + np.exp(-y)), rtol=1e-5)
+
+
+def test_callables_and_several_outputs():
+    model = zoo.build("two_outputs")
+    outputs = model.predict(X, verbose=0)
+    e = tfig.explain(model, X, target=("kind", 2))
+    np.testing.assert_allclose(e.score, outputs["kind"][:, 2], rtol=1e-5)
+    e = tfig.explain(model, X, target=("size", None))
+    np.testing.assert_allclose(e.score, outputs["size"][:, 0], rtol=1e-5)
+    e = tfig.explain(model, X, target=("kind", tfig.Contrast(0, 1)), output="logits")
+    assert (e.trace["against"] == 1).all()
+    e = tfig.explain(model, X, target=lambda y: y["kind"][:, 0] * y["size"][:, 0])
+    np.testing.assert_allclose(e.score, outputs["kind"][:, 0] * outputs["size"][:, 0], rtol=1e-4)
+    assert e.target is None and e.convergence_delta is not None
+    e = tfig.explain(model, X, target=("kind", lambda y: y[:, 1]), output="logits")
+    np.testing.assert_allclose(e.score, tfig.explain(model, X, target=("kind", 1), output="logits").score, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"2 outputs \['kind', 'size'\]"):
+        tfig.explain(model, X)
+    with pytest.raises(ValueError, match="no output 'sort'"):
+        tfig.explain(model, X, target=("sort", 1))
+    with pytest.raises(ValueError, match="one score per row"):
+        tfig.explain(model, X, target=lambda y: y["kind"])
+    listed = keras.Model(model.inputs, [model.output["kind"], model.output["size"]])
+    np.testing.assert_allclose(tfig.explain(listed, X, target=(0, 2)).score, outputs["kind"][:, 2], rtol=1e-5)
+
+
+def test_segmentation_by_a_callable():
+    x = keras.Input((8, 8, 3))
+    model = keras.Model(x, L.Conv2D(2, 1, activation="softmax")(x))
+    with pytest.raises(ValueError, match="no single class axis"):
+        tfig.explain(model, X)
+    e = tfig.explain(model, X, target=lambda y: tf.reduce_mean(y[..., 1], [1, 2]))
+    np.testing.assert_allclose(e.score, model.predict(X, verbose=0)[..., 1].mean((1, 2)), rtol=1e-5)
+
+
+def test_callables_share_a_program_while_they_live_and_hold_no_model():
+    import gc
+    import weakref
+
+    calls = []
+
+    def target(y):
+        calls.append(1)
+        return y[:, 0]
+
+    model = zoo.build("sequential")
+    tfig.explain(model, X, "gradient", target=target)
+    count = len(calls)
+    tfig.explain(model, X[:1], "gradient", target=target)
+    assert len(calls) == count
+    closing = lambda y, model=model: y[:, 0] * (model is not None)  # noqa: E731
+    tfig.explain(model, X, "gradient", target=closing)
+    gone = weakref.ref(model)
+    del model, closing
+    gc.collect()
+    assert gone() is None
