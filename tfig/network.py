@@ -66,7 +66,7 @@ class Network:
         ]
         inputs = tf.nest.pack_sequence_as(self.structure, cast)
         if isinstance(model, keras.Layer):
-            with keras.StatelessScope():
+            with slices.untouched(model):
                 return model(inputs, training=False)
         signature = serving_signature(model)
         if signature is not None:

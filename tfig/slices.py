@@ -19,24 +19,34 @@ LOCK = threading.RLock()
 
 
 @contextlib.contextmanager
-def intercept(layer: keras.Layer, replacement: Callable[..., Any]) -> Iterator[None]:
+def intercept(layer: keras.Layer, replacement: Callable[..., Any], method: str = "call") -> Iterator[None]:
     """While open, ``layer(*args)`` runs ``replacement(original_call, *args)``, in this thread only."""
     with LOCK:
-        original, owner, before = layer.call, threading.get_ident(), vars(layer).get("call")
+        original, owner, before = getattr(layer, method), threading.get_ident(), vars(layer).get(method)
 
         def call(*args, **kwargs):
             if threading.get_ident() != owner:
                 return original(*args, **kwargs)
             return replacement(original, *args, **kwargs)
 
-        object.__setattr__(layer, "call", call)
+        object.__setattr__(layer, method, call)
         try:
             yield
         finally:
             if before is None:
-                object.__delattr__(layer, "call")
+                object.__delattr__(layer, method)
             else:
-                object.__setattr__(layer, "call", before)
+                object.__setattr__(layer, method, before)
+
+
+@contextlib.contextmanager
+def untouched(model: keras.Layer) -> Iterator[None]:
+    """While open, calls of `model` leave no losses and no updates behind, and keep those that were there.
+
+    A stateless scope takes what a call would add; a call also begins by clearing the losses of the last one.
+    """
+    with keras.StatelessScope(), intercept(model, lambda clear: None, "_clear_losses"):
+        yield
 
 
 def observe(layer: keras.Layer, call: Callable[[], Any]) -> list[Any]:

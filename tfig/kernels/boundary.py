@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tfig.kernels.expectation import spread
 from tfig.kernels.gradient import value_and_gradient
+from tfig.kernels.rows import put, remaining
 from tfig.network import Leaves
 from tfig.problem import RowScore, per_row, row_sum
 
@@ -36,7 +37,7 @@ def search(margin: RowScore, x: Leaves, radii: tuple[float, ...], steps: int, bi
     last = len(radii) * (steps + 1)
 
     def step(i, points, open_rows):
-        index = tf.cast(tf.where(open_rows)[:, 0], tf.int32)
+        index = remaining(open_rows)
         radius = table[i // (steps + 1)] * tf.gather(scale, index)
         start = tuple(tf.gather(leaf, index) for leaf in x)
         here = tuple(tf.gather(leaf, index) for leaf in points)
@@ -51,9 +52,7 @@ def search(margin: RowScore, x: Leaves, radii: tuple[float, ...], steps: int, bi
             tf.where(per_row(across, a) > 0, a, b + per_row(inside, m) * m)
             for a, b, m in zip(here, start, moved, strict=True)
         )
-        at = index[:, tf.newaxis]
-        points = tuple(tf.tensor_scatter_nd_update(old, at, one) for old, one in zip(points, new, strict=True))
-        return i + 1, points, tf.tensor_scatter_nd_update(open_rows, at, ~across)
+        return i + 1, *put((points, open_rows), index, (new, ~across))
 
     rows = tf.shape(x[0])[0]
     _, points, missing = tf.while_loop(

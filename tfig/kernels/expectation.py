@@ -6,8 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfig.network import Leaves
-from tfig.problem import Problem, per_row
+from tfig.problem import Problem
 
 Term = Callable[[Problem, tf.Tensor, tf.Tensor], Any]
 """(problem of the chunk's rows, samples [N], rows [N]) -> a nest of [N, ...]: the terms of those samples."""
@@ -49,19 +48,19 @@ def over_noise(
         at_source: at a layer, put the noise on the model's input instead of on the layer's output.
     """
 
-    def noisy(x: Leaves, seed: tf.Tensor, sample: tf.Tensor) -> Leaves:
-        return tuple(
-            leaf + per_row(noise * spread(leaf), leaf) * normal(fork(seed, sample), tf.fill(tf.shape(sample), i), leaf)
-            for i, leaf in enumerate(x)
-        )
+    clean = problem.cut.x if at_source else problem.x
+    deviations = [noise * spread(leaf) for leaf in clean]
 
     def perturbed(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> Any:
-        seed = fork(p.seed, sample)
-        if p.source is not None and at_source:
-            x = noisy(p.source.x, p.seed, sample)
-            source = dataclasses.replace(p.source, x=x)
-            return term(p.replace(seed=seed, source=source, x=source.features(x, p.source.constants)), row)
-        return term(p.replace(seed=seed, x=noisy(p.x, p.seed, sample)), row)
+        x = tuple(
+            jitter(leaf, deviation, fork(p.seed, sample), tf.fill(tf.shape(row), i), row)
+            for i, (leaf, deviation) in enumerate(zip(clean, deviations, strict=True))
+        )
+        moved = p.replace(seed=fork(p.seed, sample), x=x)
+        if at_source:
+            source = dataclasses.replace(p.cut, x=x)
+            moved = moved.replace(source=source, x=source.features(x, source.constants))
+        return term(moved, row)
 
     sums = total(problem, count, like, perturbed)
     return tf.nest.map_structure(lambda value: value / count, sums)
@@ -108,18 +107,29 @@ def spread(leaf: tf.Tensor) -> tf.Tensor:
     return tf.reduce_max(leaf, axes) - tf.reduce_min(leaf, axes)
 
 
+def jitter(x: tf.Tensor, deviation: tf.Tensor, seed: tf.Tensor, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+    """x[row[i]] + deviation[row[i]] * e[i], e standard normal from seed[i] and sample[i] alone, [N, ...]."""
+
+    def one(key: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        # Row by row, while the row is in the cache: a pass over all of them costs as much as drawing.
+        draw = tf.random.stateless_normal(tf.shape(x)[1:], key, dtype=x.dtype, alg="philox")
+        return tf.gather(x, index) + tf.gather(deviation, index) * draw
+
+    return _each(one, (fork(seed, sample), row), x)
+
+
 def normal(seed: tf.Tensor, sample: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """Standard normal noise [N, ...] in the shape of `like`: row i from seed[i] and sample[i] alone."""
-    noise = _draw(tf.random.stateless_normal, seed, sample, tf.shape(like)[1:], like.dtype)
-    noise.set_shape([None, *like.shape[1:]])
-    return noise
+    return jitter(tf.zeros_like(like[:1]), tf.ones([1], like.dtype), seed, sample, tf.zeros_like(sample))
 
 
 def uniform(seed: tf.Tensor, sample: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """Uniform noise on [0, 1) in the shape of `like` [N, ...]: row i from seed[i] and sample[i] alone."""
-    noise = _draw(tf.random.stateless_uniform, seed, sample, tf.shape(like)[1:], like.dtype)
-    noise.set_shape([None, *like.shape[1:]])
-    return noise
+
+    def one(key: tf.Tensor) -> tf.Tensor:
+        return tf.random.stateless_uniform(tf.shape(like)[1:], key, dtype=like.dtype, alg="philox")
+
+    return _each(one, (fork(seed, sample),), like)
 
 
 def fork(seed: tf.Tensor, sample: tf.Tensor) -> tf.Tensor:
@@ -127,9 +137,7 @@ def fork(seed: tf.Tensor, sample: tf.Tensor) -> tf.Tensor:
     return tf.stack([seed[:, 0], seed[:, 1] * 1_000_003 + sample + 1], -1)
 
 
-def _draw(generator, seed, sample, shape, dtype):
-    return tf.map_fn(
-        lambda one: generator(shape, one, dtype=dtype, alg="philox"),
-        fork(seed, sample),
-        fn_output_signature=tf.TensorSpec(None, dtype),
-    )
+def _each(draw: Callable[..., tf.Tensor], rows: tuple[tf.Tensor, ...], like: tf.Tensor) -> tf.Tensor:
+    """draw(*row) for each of `rows`, stacked in the shape of `like`."""
+    drawn = tf.map_fn(lambda row: draw(*row), rows, fn_output_signature=tf.TensorSpec(like.shape[1:], like.dtype))
+    return tf.ensure_shape(drawn, [None, *like.shape[1:]])

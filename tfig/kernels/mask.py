@@ -4,8 +4,9 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfig.kernels.expectation import fork, normal, total
+from tfig.kernels.expectation import fork, jitter, total
 from tfig.kernels.gradient import value_and_gradient
+from tfig.kernels.rows import put, remaining
 from tfig.network import Leaves
 from tfig.problem import Problem, Trace, per_row
 
@@ -65,112 +66,130 @@ def canvas(x: Leaves) -> Canvas:
     return next(spatial, Canvas(0, 0))
 
 
-def blend(x: tf.Tensor, baseline: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """x where the mask is 1, the baseline where it is 0."""
-    return baseline + mask * (x - baseline)
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What a mask of a problem's rows costs: its size, its roughness, and the score that it leaves.
+
+    Fields:
+        problem: the problem.
+        where: the leaf that is masked.
+        tv, tv_beta: weight and exponent of roughness.
+    """
+
+    problem: Problem
+    where: Canvas
+    tv: float
+    tv_beta: float
+
+    @property
+    def x(self) -> tf.Tensor:
+        """The leaf that is masked."""
+        return self.problem.x[self.where.leaf]
+
+    @property
+    def baseline(self) -> tf.Tensor:
+        """What a closed mask shows."""
+        return self.problem.baseline[self.where.leaf]
+
+    def take(self, rows: tf.Tensor) -> "Objective":
+        """The objective of the rows with these indices."""
+        return dataclasses.replace(self, problem=self.problem.take(rows))
+
+    def penalty(self, mask: tf.Tensor, l1: tf.Tensor) -> tf.Tensor:
+        """l1 mean|1 - M| + tv TV(M), [N]."""
+        size = tf.reduce_mean(tf.abs(1 - mask), self.where.axes)
+        return l1 * size + self.tv * total_variation(mask, self.where.rank, self.tv_beta)
+
+    def score(self, mask: tf.Tensor) -> tf.Tensor:
+        """F where the mask blends x and baseline, [N]."""
+        leaves = list(self.problem.x)
+        leaves[self.where.leaf] = self.baseline + self.where.enlarge(mask, self.x) * (self.x - self.baseline)
+        return self.problem.score(tuple(leaves))
+
+    def integrated_gradient(self, mask: tf.Tensor, steps: int, deviation: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
+        """d/dM mean{ F(x' + k/steps M (x - x') + deviation e[k]) : k = 1...steps }, with e from the rows' `stream`."""
+        leaf, difference = self.where.leaf, self.x - self.baseline
+        with tf.GradientTape() as tape:
+            tape.watch(mask)
+            enlarged = self.where.enlarge(mask, self.x)
+
+        def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+            share, change = tf.cast(sample + 1, difference.dtype) / steps, tf.gather(difference, row)
+            start = jitter(self.baseline, deviation, fork(p.seed, tf.fill(tf.shape(row), stream)), sample, row)
+            points = list(p.x)
+            points[leaf] = start + per_row(share, change) * tf.gather(enlarged, row) * change
+            gradient = value_and_gradient(p.score, tuple(points))[1][leaf]
+            towards = tf.reduce_sum(gradient * change, -1, keepdims=True) if self.where.rank else gradient * change
+            return per_row(share, towards) * towards
+
+        # Enlarging is linear: its transpose is applied once to the sum, not to every term.
+        pulled = total(self.problem, steps, enlarged, term) / steps
+        return tape.gradient(enlarged, mask, output_gradients=pulled)
+
+
+@dataclasses.dataclass(frozen=True)
+class LineSearch:
+    """Steps initial * shrink**j until the Armijo condition holds or the step is below `minimum`."""
+
+    initial: float
+    shrink: float
+    armijo: float
+    minimum: float
+
+    def __call__(self, cost: Objective, mask: tf.Tensor, direction: tf.Tensor, loss: tf.Tensor, l1: tf.Tensor):
+        """(mask, score and step accepted) for each row, each by its own search; rows that are done stand still."""
+        slope = tf.reduce_sum(tf.square(direction), cost.where.axes)
+
+        def attempt(step, still, new, score, taken):
+            index = remaining(still)
+            some = cost.take(index)
+            trial = tf.clip_by_value(tf.gather(mask, index) - step * tf.gather(direction, index), 0.0, 1.0)
+            value = some.score(trial)
+            limit = tf.gather(loss, index) - self.armijo * step * tf.gather(slope, index)
+            rejected = (value + some.penalty(trial, tf.gather(l1, index)) > limit) & (step >= self.minimum)
+            results = (rejected, trial, value, tf.fill(tf.shape(index), step))
+            return step * self.shrink, *put((still, new, score, taken), index, results)
+
+        nothing = tf.zeros_like(loss)
+        start = (tf.constant(self.initial, mask.dtype), tf.ones_like(loss, tf.bool), mask, nothing, nothing)
+        found = tf.while_loop(lambda step, still, *_: tf.reduce_any(still), attempt, start, parallel_iterations=1)
+        return found[2:]
 
 
 def igos(
-    problem: Problem,
-    *,
-    resolution: int,
-    iterations: int,
-    steps: int,
-    l1: float,
-    tv: float,
-    tv_beta: float,
-    noise: float,
-    initial_step: float,
-    shrink: float,
-    armijo: float,
-    minimum_step: float,
+    cost: Objective, search: LineSearch, *, resolution: int, iterations: int, steps: int, l1: float, noise: float
 ) -> tuple[tf.Tensor, Trace]:
-    """Integrated-gradient descent on the mask of each row, with its own line search; parameters as in `tfig.IGOS`.
+    """Integrated-gradient descent on the mask of each row; parameters as in `tfig.IGOS`.
 
     Returns:
         the enlarged mask [B, H, W, 1] and the trace: mask [B, h, w, 1]; losses, scores and step_sizes,
         [B, iterations]; moved [B].
     """
-    where = canvas(problem.x)
-    rows, x = problem.rows, problem.x[where.leaf]
+    x, where = cost.x, cost.where
     deviation = noise * tf.math.reduce_std(x, range(1, len(x.shape)))
+    first = cost.problem.score(cost.problem.x)
+    half, late = iterations // 2, int(iterations / 1.25)
 
-    def masked(p: Problem, mask: tf.Tensor) -> Leaves:
-        leaves = list(p.x)
-        leaves[where.leaf] = blend(p.x[where.leaf], p.baseline[where.leaf], mask)
-        return tuple(leaves)
-
-    def penalty(mask: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-        size = tf.reduce_mean(tf.abs(1 - mask), where.axes)
-        return weight * size + tv * total_variation(mask, where.rank, tv_beta)
-
-    def integrated_gradient(mask: tf.Tensor, iteration: tf.Tensor) -> tf.Tensor:
-        def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
-            image, share = p.x[where.leaf], tf.cast(sample + 1, x.dtype) / steps
-            draw = normal(fork(p.seed, tf.fill(tf.shape(sample), iteration)), sample, image)
-            jitter = per_row(tf.gather(deviation, row), image) * draw
-
-            def score(small: Leaves) -> tf.Tensor:
-                points = list(masked(p, where.enlarge(per_row(share, small[0]) * small[0], image)))
-                points[where.leaf] += jitter
-                return p.score(tuple(points))
-
-            return value_and_gradient(score, (tf.gather(mask, row),))[1][0]
-
-        return total(problem, steps, mask, term) / steps
-
-    def search(mask, direction, loss, weight):
-        """The first step initial_step * shrink**j of each row that satisfies Armijo, or falls below minimum_step."""
-        slope = tf.reduce_sum(tf.square(direction), where.axes)
-
-        def attempt(step, open_rows, new, score, taken):
-            index = tf.cast(tf.where(open_rows)[:, 0], tf.int32)
-            p = problem.take(index)
-            trial = tf.clip_by_value(tf.gather(mask, index) - step * tf.gather(direction, index), 0.0, 1.0)
-            value = p.score(masked(p, where.enlarge(trial, p.x[where.leaf])))
-            limit = tf.gather(loss, index) - armijo * step * tf.gather(slope, index)
-            rejected = (value + penalty(trial, tf.gather(weight, index)) > limit) & (step >= minimum_step)
-            at = index[:, tf.newaxis]
-            return (
-                step * shrink,
-                tf.tensor_scatter_nd_update(open_rows, at, rejected),
-                tf.tensor_scatter_nd_update(new, at, trial),
-                tf.tensor_scatter_nd_update(score, at, value),
-                tf.tensor_scatter_nd_update(taken, at, tf.fill(tf.shape(index), step)),
-            )
-
-        nothing = tf.zeros_like(loss)
-        start = (tf.constant(initial_step, x.dtype), tf.ones([rows], tf.bool), mask, nothing, nothing)
-        _, _, new, score, taken = tf.while_loop(
-            lambda step, open_rows, *_: tf.reduce_any(open_rows), attempt, start, parallel_iterations=1
-        )
-        return new, score, taken
-
-    def iterate(i, mask, score, weight, losses, scores, sizes):
+    def iterate(i, mask, score, l1, logs):
         with tf.GradientTape() as tape:
             tape.watch(mask)
-            cost = penalty(mask, weight)
-        direction = integrated_gradient(mask, i) + tape.gradient(cost, mask)
-        loss = cost + score
+            penalty = cost.penalty(mask, l1)
+        loss = penalty + score
+        direction = cost.integrated_gradient(mask, steps, deviation, i) + tape.gradient(penalty, mask)
+        mask, new, step = search(cost, mask, direction, loss, l1)
+        logs = tuple(log.write(i, value) for log, value in zip(logs, (loss, new, step), strict=True))
         # The authors ease the size penalty of masks that still change nothing, half-way and towards the end.
         change = tf.abs(first - score)
-        eased = tf.where((i == iterations // 2) & (change <= 1e-3), weight / 10, weight)
-        eased = tf.where((i == int(iterations / 1.25)) & (i != iterations // 2) & (change <= 1e-2), weight / 5, eased)
-        mask, score, step = search(mask, direction, loss, weight)
-        return (
-            i + 1, mask, score, eased if iterations > 3 else weight,
-            losses.write(i, loss), scores.write(i, score), sizes.write(i, step),
-        )  # fmt: skip
+        if iterations > 3:
+            divisor = tf.where((i == half) & (change <= 1e-3), 10.0, 1.0)
+            l1 /= tf.cast(tf.where((i == late) & (half < late) & (change <= 1e-2), 5.0, divisor), l1.dtype)
+        return i + 1, mask, new, l1, logs
 
-    first = problem.score(problem.x)
-    ones = tf.ones(tf.stack([rows, *where.small(x, resolution)]), x.dtype)
+    ones = tf.ones(tf.stack([cost.problem.rows, *where.small(x, resolution)]), x.dtype)
     ones.set_shape([None] * (where.rank + 1) + [1 if where.rank else x.shape[-1]])
-    logs = [tf.TensorArray(x.dtype, iterations, element_shape=[None]) for _ in range(3)]
-    state = (tf.constant(0), ones, first, tf.fill([rows], tf.constant(l1, x.dtype)), *logs)
-    _, mask, last, _, losses, scores, sizes = tf.while_loop(
-        lambda i, *_: i < iterations, iterate, state, parallel_iterations=1
-    )
-    record = {"losses": losses, "scores": scores, "step_sizes": sizes}
-    trace = {name: tf.transpose(log.stack()) for name, log in record.items()}
+    logs = tuple(tf.TensorArray(x.dtype, iterations, element_shape=[None]) for _ in range(3))
+    state = (tf.constant(0), ones, first, tf.fill(tf.shape(first), tf.constant(l1, x.dtype)), logs)
+    _, mask, last, _, logs = tf.while_loop(lambda i, *_: i < iterations, iterate, state, parallel_iterations=1)
+    trace = dict(zip(("losses", "scores", "step_sizes"), (tf.transpose(log.stack()) for log in logs), strict=True))
     moved = tf.abs(last - first) > 0.01 * tf.abs(first)
     return where.enlarge(mask, x), {"mask": mask, "moved": moved, **trace}

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfig.kernels.expectation import total
 from tfig.kernels.gradient import value_and_gradient
+from tfig.kernels.rows import put, remaining
 from tfig.network import Leaves
 from tfig.problem import Problem, Source, per_row, row_sum
 
@@ -139,14 +140,12 @@ def refine(problem: Problem, counts: list[int], nodes: Levels, tolerance: float)
         return (level < len(counts)) & tf.reduce_any(open_rows)
 
     def step(level, found, steps, open_rows):
-        rows = tf.cast(tf.where(open_rows)[:, 0], tf.int32)
+        rows = remaining(open_rows)
         at = nodes(level)
         new = integrate(problem.take(rows), table[level], lambda sample, row: at(sample, tf.gather(rows, row)))
         missed = tf.abs(row_sum(new) - tf.gather(difference, rows)) > tf.gather(allowed, rows)
-        where = rows[:, tf.newaxis]
-        found = tuple(tf.tensor_scatter_nd_update(old, where, one) for old, one in zip(found, new, strict=True))
-        steps = tf.tensor_scatter_nd_update(steps, where, tf.fill(tf.shape(rows), table[level]))
-        return level + 1, found, steps, tf.tensor_scatter_nd_update(open_rows, where, missed)
+        used = tf.fill(tf.shape(rows), table[level])
+        return level + 1, *put((found, steps, open_rows), rows, (new, used, missed))
 
     rows = problem.rows
     start = (

@@ -86,7 +86,11 @@ class IGOS(Method):
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The descent."""
-        enlarged, trace = mask.igos(problem, **dataclasses.asdict(self))
-        masked = mask.canvas(problem.x).leaf
+        where = mask.canvas(problem.x)
+        enlarged, trace = mask.igos(
+            mask.Objective(problem, where, self.tv, self.tv_beta),
+            mask.LineSearch(self.initial_step, self.shrink, self.armijo, self.minimum_step),
+            resolution=self.resolution, iterations=self.iterations, steps=self.steps, l1=self.l1, noise=self.noise,
+        )  # fmt: skip
         zeros = [tf.zeros_like(leaf) for leaf in problem.x]
-        return tuple(1 - enlarged if i == masked else leaf for i, leaf in enumerate(zeros)), trace
+        return tuple(1 - enlarged if i == where.leaf else leaf for i, leaf in enumerate(zeros)), trace

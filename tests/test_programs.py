@@ -1,0 +1,300 @@
+"""Compiled programs: what they are made of, what they leave behind, and who may run beside them."""
+
+import ast
+import gc
+import pathlib
+import threading
+import weakref
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import zoo
+from keras import layers as L
+from tensorflow.python.framework import kernels
+
+import tfig
+from tfig import program as programs
+from tfig.methods import REGISTRY
+
+ROOT = pathlib.Path(tfig.__file__).parent
+
+ASKED = {
+    "gradient": {},
+    "gradient_x_input": {"output": "logits"},
+    "integrated_gradients": {"baseline": "blur"},
+    "expected_gradients": {"baseline": tfig.baselines.Dataset(zoo.images(2))},
+    "smoothgrad": {"baseline": "uniform"},
+    "squaregrad": {},
+    "vargrad": {},
+    "conductance": {"layer": "conv"},
+    "internal_influence": {"layer": "conv"},
+    "igos": {"output": "probabilities"},
+}
+MORE = [
+    (tfig.IntegratedGradients(8, "adaptive", tolerance=0.01), {"baseline": "boundary"}),
+    (tfig.IntegratedGradients(8, "gauss_legendre"), {"baseline": "max_distance", "layer": "conv"}),
+    (tfig.IntegratedGradients(8), {"baseline": "gaussian", "target": tfig.Contrast(0, 1)}),
+    (tfig.SmoothGrad(tfig.IntegratedGradients(4), samples=3), {"baseline": tfig.baselines.Mode(zoo.images(4))}),
+    (tfig.SmoothGrad(tfig.IGOS(4, 2, 2), samples=2), {"baseline": "mean"}),
+]
+
+# Ops without a kernel on any device by nature: they mark edges of a function or are resolved before placement.
+NOT_NUMERIC = {"Placeholder", "NoOp"}
+
+
+def compiled_programs(model):
+    return list(programs._programs[model].values())
+
+
+def nodes(graph_def):
+    yield from graph_def.node
+    for function in graph_def.library.function:
+        yield from function.node_def
+
+
+def has_gpu_kernel(node):
+    for kernel in kernels.get_registered_kernels_for_op(node.op).kernel:
+        types = {c.name: set(c.allowed_values.list.type) for c in kernel.constraint}
+        if kernel.device_type in ("GPU", "DEFAULT") and all(
+            node.attr[name].type in allowed for name, allowed in types.items()
+        ):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("name", ["sequential", "skips", "two_inputs", "normalised", "attention", "half", "recurrent"])
+def test_every_numeric_op_has_a_gpu_kernel(name):
+    case, model = zoo.ZOO[name], zoo.build(name)
+    for method in REGISTRY:
+        arguments = {} if name != "sequential" else ASKED[method]
+        if REGISTRY[method].needs_layer:
+            arguments = {"layer": case.layer}
+        if method == "expected_gradients":
+            references = tf.nest.map_structure(lambda x: x[:2], case.x)
+            arguments = {"baseline": tfig.baselines.Dataset(references)}
+        tfig.explain(model, case.x, method, **arguments)
+    if name == "sequential":
+        for method, arguments in MORE:
+            tfig.explain(model, case.x, method, **arguments)
+    lacking = {
+        (node.op, tuple(sorted(tf.as_dtype(a.type).name for a in node.attr.values() if a.type)))
+        for one in compiled_programs(model)
+        for node in nodes(one.run.graph.as_graph_def())
+        if node.op not in NOT_NUMERIC and not has_gpu_kernel(node)
+    }
+    assert not lacking
+
+
+def test_one_tf_function_one_matplotlib_no_private_keras():
+    sources = {path.relative_to(ROOT).as_posix(): path.read_text() for path in ROOT.rglob("*.py")}
+    assert [name for name, text in sources.items() if "tf.function(" in text] == ["program.py"]
+    assert [name for name, text in sources.items() if "import matplotlib" in text or "from matplotlib" in text] == [
+        "view.py"
+    ]
+    assert not [name for name, text in sources.items() if "keras.src" in text]
+    assert not [name for name, text in sources.items() if "custom_gradient" in text]
+    assert not any("matplotlib" in line for line in sources["view.py"].splitlines() if not line.startswith(" "))
+
+
+ORDER = [
+    ("version",),
+    ("slices",),
+    ("network", "baselines"),
+    ("score",),
+    ("problem",),
+    ("kernels",),
+    ("methods",),
+    ("program", "explanation"),
+    ("view",),
+    ("api",),
+    ("cli",),
+]
+
+
+def test_imports_go_downwards_only():
+    level = {room: i for i, rooms in enumerate(ORDER) for room in rooms}
+    for path in ROOT.rglob("*.py"):
+        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        # A view is opened from the explanation it shows, when it is shown.
+        module = ast.parse(path.read_text())
+        top = [node for node in ast.walk(module) if isinstance(node, (ast.Import, ast.ImportFrom))]
+        for node in top:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tfig"):
+                parts = (node.module or "").split(".")
+                names = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("tfig.")]
+            else:
+                continue
+            for name in names:
+                if (room, name) in {("explanation", "view"), ("view", "explanation")}:
+                    continue
+                assert level[name] < level[room] or name == room, f"{room} imports {name}"
+
+
+def test_a_change_of_the_model_is_a_new_question():
+    model, x = zoo.build("sequential"), zoo.images()
+    before = tfig.explain(model, x, "gradient", target=1)
+    model.layers[-1].activation = keras.activations.linear
+    after = tfig.explain(model, x, "gradient", target=1)
+    assert np.abs(before.score - after.score).max() > 1e-3
+    model.layers[0].kernel.assign(model.layers[0].kernel * 0)
+    np.testing.assert_allclose(tfig.explain(model, x, "gradient", target=1).attributions, 0)
+    model.layers[0].trainable = False
+    count = len(compiled_programs(model))
+    tfig.explain(model, x, "gradient", target=1)
+    assert len(compiled_programs(model)) == count + 1
+
+
+def test_the_cache_is_bounded():
+    model, x = zoo.build("regression"), zoo.table()
+    for steps in range(1, programs.KEPT + 5):
+        tfig.explain(model, x, tfig.IntegratedGradients(steps))
+    assert len(compiled_programs(model)) == programs.KEPT
+
+
+def test_losses_and_everything_else_stay():
+    x = keras.Input((8, 8, 3))
+    h = L.Conv2D(4, 3, activity_regularizer="l2", kernel_regularizer="l1", name="conv")(x)
+    h = L.BatchNormalization(name="bn")(L.Dropout(0.5)(h))
+    model = keras.Model(x, L.Dense(3, activation="softmax")(L.Flatten()(h)))
+    model.compile("sgd", loss="sparse_categorical_crossentropy")
+    model.fit(zoo.images(), np.zeros(3), verbose=0)
+    model(zoo.images())
+    losses = [float(one) for one in model.losses]
+    weights, config = model.get_weights(), model.get_config()
+    attributes = [set(vars(layer)) for layer in model.layers]
+    for method, arguments in (("igos", {}), ("conductance", {"layer": "conv"}), ("smoothgrad", {"layer": "bn"})):
+        tfig.explain(model, zoo.images(), method, **arguments)
+    assert [float(one) for one in model.losses] == losses
+    assert attributes == [set(vars(layer)) for layer in model.layers] and config == model.get_config()
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_another_thread_predicts_rightly_while_an_explanation_is_traced():
+    model, x = zoo.build("skips"), zoo.images()
+    expected = np.array(model(x, training=False))
+    wrong, stop = [], threading.Event()
+
+    def predict():
+        while not stop.is_set():
+            if not np.allclose(np.array(model(x, training=False)), expected, atol=1e-6):
+                wrong.append(1)
+
+    thread = threading.Thread(target=predict)
+    thread.start()
+    try:
+        for steps in range(1, 7):
+            tfig.explain(model, x, tfig.Conductance(steps), layer="conv")
+            tfig.explain(model, x, tfig.IntegratedGradients(steps), layer="conv")
+    finally:
+        stop.set()
+        thread.join()
+    assert not wrong
+
+
+def test_threads_explain_at_once():
+    model, x = zoo.build("skips"), zoo.images()
+    methods = [tfig.IntegratedGradients(4), tfig.Conductance(4), tfig.SmoothGrad(samples=4)]
+    expected = [tfig.explain(model, x, method, layer="conv").attributions for method in methods]
+    fresh, found = zoo.build("skips"), [None] * 3
+
+    def work(i):
+        found[i] = tfig.explain(fresh, x, methods[i], layer="conv").attributions
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+def resident():
+    """Memory of this process in MB."""
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="reads Linux's process statistics")
+def test_ten_models_of_30_mb_leave_memory_where_it_was():
+    def once():
+        model = keras.Sequential(
+            [
+                keras.Input((16, 16, 3)),
+                L.Conv2D(4, 3, name="conv"),
+                L.Flatten(),
+                L.Dense(2000),
+                L.Dense(3000),
+                L.Dense(4),
+            ]
+        )
+        assert model.count_params() * 4 > 30e6
+        x = np.random.default_rng(0).uniform(size=(2, 16, 16, 3)).astype("float32")
+        tfig.explain(model, x, tfig.IntegratedGradients(8))
+        tfig.explain(model, x, tfig.SmoothGrad(samples=4), layer="conv")
+        tfig.explain(model, x, tfig.IGOS(4, 2, 2))
+        weights = weakref.ref(model.layers[-1].kernel)
+        del model
+        keras.backend.clear_session()
+        gc.collect()
+        assert weights() is None
+
+    for _ in range(3):
+        once()
+    settled = resident()
+    for _ in range(10):
+        once()
+    assert resident() - settled < 60, "ten models of 30 MB must not leave even two of them behind"
+
+
+def test_eager_kernels_agree_with_the_compiled_program():
+    """The same method on the same problem, run op by op in Python."""
+    from tfig.problem import Problem
+
+    weights = tf.constant(np.random.default_rng(0).normal(size=(192, 1)).astype("float32")) * 0.1
+
+    def model(x):
+        return tf.tanh(tf.reshape(x, [-1, 192]) @ weights)[:, 0]
+
+    class Plain:
+        def __call__(self, points):
+            return model(points[0])
+
+        def take(self, rows):
+            return self
+
+    x = zoo.images()
+    seeds = tf.constant([[5, 0]] * 3)
+    for method in (
+        tfig.Gradient(), tfig.IntegratedGradients(7), tfig.IntegratedGradients(7, "adaptive", 0.001),
+        tfig.SmoothGrad(tfig.IntegratedGradients(3), samples=4), tfig.VarGrad(samples=4), tfig.IGOS(4, 3, 3),
+    ):  # fmt: skip
+        baseline = 0 * x if method.default_baseline else ()
+        problem = Problem(
+            Plain(),
+            (tf.constant(x),),
+            (tf.constant(baseline),) if method.default_baseline else (),
+            seeds,
+            tf.constant(4),
+        )
+        eager, _ = method.attribute(problem)
+        compiled = tfig.explain(model, x, method, baseline=0.0, seed=5, batch_size=4)
+        np.testing.assert_allclose(eager[0], compiled.attributions, atol=1e-5 * np.abs(eager[0]).max())
+
+
+def test_functions_run_eagerly_on_request_of_tensorflow_do_not_matter():
+    model, x = zoo.build("sequential"), zoo.images()
+    expected = tfig.explain(model, x, output="logits").attributions
+    tf.config.run_functions_eagerly(True)
+    try:
+        found = tfig.explain(zoo.build("sequential"), x, output="logits").attributions
+    finally:
+        tf.config.run_functions_eagerly(False)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
