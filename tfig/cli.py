@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `tfig`; returns the exit status: 0, or 1 after a one-line error (2 for a misspelt command, from argparse)."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
         options.run(options)
     except (CommandError, ValueError) as error:
@@ -170,12 +170,23 @@ def read_images(paths: list[str], model: Any, low: float, high: float) -> np.nda
     return np.stack(rows)
 
 
+def _joined(arguments: list[str]) -> list[str]:
+    """``--scale -1,1`` as ``--scale=-1,1``: argparse takes what begins with a dash for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--scale":
+            joined[-1] = f"--scale={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
 def _scale(text: str) -> tuple[float, float]:
     try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
+        *low, high = (float(part) for part in text.split(","))
+        return (low[0], high) if len(low) == 1 else {0: (0.0, high)}[len(low)]
+    except (ValueError, KeyError):
         raise CommandError(f"--scale is {text!r}; it must be LOW,HIGH, e.g. 0,1 or -1,1 or 0,255") from None
-    return low, high
 
 
 def _class(option: str, text: str | None) -> int | str | None:

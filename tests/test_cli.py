@@ -1,0 +1,106 @@
+"""The command line, run in this process and, once, as a process of its own."""
+
+import subprocess
+import sys
+
+import cv2
+import keras
+import numpy as np
+import pytest
+import zoo
+from keras import layers as L
+
+import tfig
+from tfig.cli import main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("cli")
+    keras.utils.set_random_seed(0)
+    model = zoo.build("sequential")
+    model.save(place / "model.keras")
+    model.save(place / "model.h5")
+    model.export(str(place / "exported"), verbose=False)
+    grey = keras.Sequential([keras.Input((None, None, 1)), L.Conv2D(3, 3), L.GlobalAveragePooling2D(), L.Softmax()])
+    grey.save(place / "grey.keras")
+    zoo.build("two_inputs").save(place / "two.keras")
+    for i in range(2):
+        cv2.imwrite(str(place / f"image{i}.png"), np.random.default_rng(i).integers(0, 256, (20, 16, 3), "uint8"))
+    (place / "text.png").write_text("not an image")
+    return place
+
+
+@pytest.fixture(autouse=True)
+def inside(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+
+
+@pytest.mark.parametrize("model", ["model.keras", "model.h5", "exported"])
+def test_explain_writes_a_picture_and_the_numbers(model, folder, capsys):
+    assert main(["explain", model, "image0.png", "image1.png", "-o", "out.png", "--scale", "-1,1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all("class" in line and "score" in line and "delta" in line for line in lines)
+    keras_model = keras.models.load_model("model.keras")
+    for i in range(2):
+        pixels = cv2.cvtColor(cv2.imread(f"image{i}.png"), cv2.COLOR_BGR2RGB)
+        x = cv2.resize(pixels, (8, 8), interpolation=cv2.INTER_AREA).astype("float32")[None] / 127.5 - 1
+        e = tfig.Explanation.load(f"out.image{i}.npz")
+        np.testing.assert_allclose(e.x, x, atol=1e-6)
+        np.testing.assert_allclose(e.attributions, tfig.explain(keras_model, x).attributions, rtol=1e-3, atol=1e-6)
+        shown = cv2.cvtColor(cv2.imread(f"out.image{i}.png"), cv2.COLOR_BGR2RGB)
+        np.testing.assert_array_equal(shown, e.overlay()[0])
+        assert f"class {e.target[0]}" in lines[i]
+
+
+def test_options_reach_the_question(capsys):
+    asked = ["explain", "model.keras", "image0.png", "--method", "igos", "--target", "3", "--layer", "conv"]
+    assert main([*asked, "--output", "probabilities", "--baseline", "mean", "--seed", "4", "-o", "igos"]) == 0
+    e = tfig.Explanation.load("igos.npz")
+    assert (e.method, e.layer, e.output, e.target[0]) == ("igos", "conv", "probabilities", 3)
+    assert main(["explain", "model.keras", "image0.png", "--target", "1", "--against", "2", "--output", "logits"]) == 0
+    e = tfig.Explanation.load("image0.integrated_gradients.npz")
+    assert e.target[0] == 1 and e.trace["against"][0] == 2
+    assert main(["explain", "grey.keras", "image0.png", "--method", "smoothgrad", "--batch-size", "3"]) == 0
+    assert cv2.imread("image0.smoothgrad.png").shape == (20, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["model.keras", "missing.png"], "no such image: 'missing.png'"),
+        (["model.keras", "text.png"], "'text.png' is no image"),
+        (["missing.keras", "image0.png"], "no such model: 'missing.keras'"),
+        (["text.png", "image0.png"], "'text.png' is no model that loads"),
+        (["model.keras", "image0.png", "--method", "integrate"], "no method is named 'integrate'"),
+        (["model.keras", "image0.png", "--layer", "konv"], "no layer 'konv'"),
+        (["model.keras", "image0.png", "--target", "44"], "target 44 is out of range"),
+        (["model.keras", "image0.png", "--target", "cat"], "--target is 'cat'"),
+        (["model.keras", "image0.png", "--baseline", "blurr"], "no baseline is named 'blurr'"),
+        (["model.keras", "image0.png", "--scale", "1,2,3"], "--scale is '1,2,3'"),
+        (["model.keras", "image0.png", "-o", "nowhere/a.png"], "no such directory"),
+        (["two.keras", "image0.png"], "explains models of one image"),
+    ],
+)
+def test_errors_are_one_line_and_a_status(arguments, said, capsys):
+    assert main(["explain", *arguments]) == 1
+    captured = capsys.readouterr()
+    assert said in captured.err and len(captured.err.splitlines()) == 1
+
+
+def test_methods_lists_them_all(capsys):
+    assert main(["methods"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed and info.reference in printed for name, info in tfig.methods().items())
+
+
+def test_as_a_process_it_says_one_line():
+    call = "import sys, tfig_command; sys.exit(tfig_command.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", call, "explain", "model.keras", "missing.png"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.splitlines() == ["tfig: no such image: 'missing.png'"]
