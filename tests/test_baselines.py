@@ -130,7 +130,8 @@ def test_baselines_of_several_inputs():
     for given, match in [
         ({"picture": 0.0}, r"names inputs \['picture'\]"),
         (case.x["image"], "pass a nest like x"),
-        ("blur", "Blur needs spatial axes.*'table'"),
+        ("blur", r"Blur needs spatial axes.*'table'"),
+        ([0.0, 1.0], "x is a dict and baseline a list"),
     ]:
         with pytest.raises(ValueError, match=match):
             tfig.explain(model, case.x, baseline=given)

@@ -49,7 +49,7 @@ def test_explain_writes_a_picture_and_the_numbers(model, folder, capsys):
         np.testing.assert_allclose(e.x, x, atol=1e-6)
         np.testing.assert_allclose(e.attributions, tfig.explain(keras_model, x).attributions, rtol=1e-3, atol=1e-6)
         shown = cv2.cvtColor(cv2.imread(f"out.image{i}.png"), cv2.COLOR_BGR2RGB)
-        np.testing.assert_array_equal(shown, e.overlay()[0])
+        np.testing.assert_array_equal(shown, e.overlay(pixels)[0])
         assert f"class {e.target[0]}" in lines[i]
 
 

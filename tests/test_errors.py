@@ -65,6 +65,9 @@ def test_inputs(model, x, match):
         ({"baseline": np.nan}, "NaN"),
         ({"baseline": object()}, "pass a name, number, array"),
         ({"batch_size": 0}, "at least 1"),
+        ({"batch_size": "2"}, "whole number"),
+        ({"method": "ig"}, "did you mean 'integrated_gradients'"),
+        ({"layer": 1}, "pass a layer's name"),
         ({"seed": [1, 2]}, "3 rows"),
         ({"seed": 0.5}, "must be an int"),
         ({"seed": 2**40}, "32 bits"),
@@ -80,6 +83,7 @@ def test_arguments(model, arguments, match):
     [
         (lambda: tfig.IntegratedGradients(0), "steps is 0; it must be at least 1"),
         (lambda: tfig.IntegratedGradients(1, "trapezoid"), "at least 2"),
+        (lambda: tfig.IntegratedGradients(2.5), "whole number"),
         (lambda: tfig.IntegratedGradients(rule="simpson"), "midpoint, trapezoid"),
         (lambda: tfig.IntegratedGradients(64, tolerance=0.1, max_steps=8), "max_steps is 8"),
         (lambda: tfig.IntegratedGradients(tolerance=-1.0), "tolerance"),
@@ -148,5 +152,10 @@ def test_callables_and_saved_models(model, tmp_path):
     two = zoo.build("two_inputs")
     two.export(str(tmp_path / "two"), verbose=False)
     case = zoo.ZOO["two_inputs"]
-    found = tfig.explain(tf.saved_model.load(str(tmp_path / "two")), case.x).attributions
+    loaded_two = tf.saved_model.load(str(tmp_path / "two"))
+    with pytest.raises(ValueError, match="has no order; pass x as a dict"):
+        tfig.explain(loaded_two, [case.x["image"], case.x["table"]])
+    with pytest.raises(ValueError, match="pass the model itself"):
+        tfig.explain(model.predict, X)
+    found = tfig.explain(loaded_two, case.x).attributions
     np.testing.assert_allclose(found["table"], tfig.explain(two, case.x).attributions["table"], atol=1e-6)

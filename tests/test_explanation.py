@@ -153,3 +153,25 @@ def test_methods_say_what_they_are():
     assert tfig.methods()["integrated_gradients"].complete and not tfig.methods()["gradient"].complete
     assert tfig.methods()["igos"].baseline == "blur" and tfig.methods()["conductance"].needs == "layer="
     assert isinstance(zoo.build("sequential"), keras.Model)
+
+
+def test_notes_say_what_speaks_against_it():
+    x = np.array([[1.0, 2.0]])
+    with pytest.warns(UserWarning, match="baseline is NaN or infinite in 1 of 1 rows"):
+        e = tfig.explain(lambda x: tf.math.log(x[:, 0]), x, tfig.IntegratedGradients(8))
+    assert "baseline is NaN" in repr(e)
+    with pytest.warns(UserWarning, match="misses more than a tenth"):
+        tfig.explain(lambda x: tf.sigmoid(500 * (x[:, 0] - 0.51)), x, tfig.IntegratedGradients(8, "left"))
+    with pytest.warns(UserWarning, match="1 of 1 rows are above the tolerance"):
+        tfig.explain(lambda x: tf.sin(90 * x[:, 0]), x, tfig.IntegratedGradients(2, tolerance=1e-6, max_steps=4))
+    assert tfig.explain(lambda x: x[:, 0], x).notes == []
+
+
+def test_plot_of_volumes(tmp_path):
+    inputs = keras.Input((6, 8, 8, 1))
+    h = keras.layers.Conv3D(2, 3, activation="relu", name="conv")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling3D()(h)))
+    x = np.random.default_rng(0).uniform(size=(2, 6, 8, 8, 1)).astype("float32")
+    for arguments in ({}, {"layer": "conv"}):
+        tfig.explain(model, x, **arguments).plot(tmp_path / "volume.png")
+    tfig.explain(model, x, tfig.IGOS(4, 2, 2)).plot(tmp_path / "volume.png")

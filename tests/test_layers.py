@@ -60,6 +60,7 @@ def test_nested_layers_by_name_path_and_object():
     by_object = tfig.explain(model, x, "gradient", layer=inner).attributions
     np.testing.assert_array_equal(tfig.explain(model, x, "gradient", layer="conv").attributions, by_object)
     assert by_object.shape == (3, 6, 6, 4)
+    np.testing.assert_array_equal(tfig.explain(model, x, "gradient", layer="backbone/conv").attributions, by_object)
     whole = tfig.explain(model, x, "gradient", layer="backbone").attributions
     np.testing.assert_allclose(whole, by_object, atol=1e-7)
 
@@ -81,6 +82,8 @@ def test_token_models_are_explained_at_the_embedding():
     )
     zero = tfig.explain(model, ids, layer="embedding", baseline=tfig.baselines.AtLayer("zeros"))
     np.testing.assert_array_equal(zero.attributions, e.attributions)
+    token = tfig.explain(model, ids, layer="embedding", baseline=0)
+    np.testing.assert_array_equal(token.attributions, pad.attributions)
     several = tfig.explain(model, ids, layer="embedding", baseline=tfig.baselines.Dataset(ids[:2]))
     assert np.abs(several.convergence_delta).max() < 2e-2
     near = tfig.explain(model, ids, layer="embedding", baseline="boundary")
@@ -138,7 +141,9 @@ def test_two_layers_of_one_name_are_told_apart_by_path():
     model = keras.Model(x, L.Dense(2)(left(x) + right(x)))
     with pytest.raises(ValueError, match="2 layers are named 'same'"):
         tfig.explain(model, zoo.table(width=4), "gradient", layer="same")
-    tfig.explain(model, zoo.table(width=4), "gradient", layer=right.get_layer("same"))
+    by_object = tfig.explain(model, zoo.table(width=4), "gradient_x_input", layer=right.get_layer("same"))
+    by_path = tfig.explain(model, zoo.table(width=4), "gradient_x_input", layer="right/same")
+    np.testing.assert_array_equal(by_path.attributions, by_object.attributions)
 
 
 def test_half_precision_layers_are_explained_in_single():
@@ -158,3 +163,34 @@ def test_conductance_and_layer_attributions_sum_to_the_difference_over_any_cut()
             total = e.attributions.reshape(6, -1).sum(1)
             difference = numbers["logits"][range(6), numbers["target"]] - e.baseline_score
             np.testing.assert_allclose(total, difference, atol=5e-3 * np.abs(difference).max())
+
+
+def test_a_layer_with_one_output_for_all_rows_is_refused():
+    class Positions(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.table, self.top = L.Embedding(6, 3, name="positions"), L.Dense(2)
+
+        def call(self, x):
+            return self.top(keras.ops.mean(x + self.table(tf.range(6)), 1))
+
+    model = Positions()
+    model(zoo.sequence())
+    with pytest.raises(ValueError, match="one output for all rows"):
+        tfig.explain(model, zoo.sequence(), "gradient", layer="positions")
+
+
+def test_small_gradients_of_half_precision_models_do_not_vanish():
+    """Pooling over 96 x 96 pixels divides gradients by 9216: in float16 many of them would be zero."""
+    x = np.random.default_rng(0).uniform(size=(2, 96, 96, 3)).astype("float32")
+
+    def network(policy):
+        keras.utils.set_random_seed(0)
+        layers = [L.Conv2D(8, 3, activation="gelu", dtype=policy), L.GlobalAveragePooling2D(dtype=policy)]
+        return keras.Sequential([keras.Input((96, 96, 3)), *layers, L.Dense(4, activation="softmax", dtype="float32")])
+
+    single, half = network("float32"), network("mixed_float16")
+    half.set_weights(single.get_weights())
+    for method in ("gradient", "integrated_gradients"):
+        a, b = (tfig.explain(model, x, method, target=1).attributions for model in (single, half))
+        assert np.linalg.norm(a - b) <= 0.02 * np.linalg.norm(a)

@@ -298,3 +298,19 @@ def test_functions_run_eagerly_on_request_of_tensorflow_do_not_matter():
     finally:
         tf.config.run_functions_eagerly(False)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_what_a_subclass_reads_from_itself_is_part_of_the_question():
+    class Scaled(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.top, self.factor = L.Dense(2), 1.0
+
+        def call(self, x):
+            return self.factor * self.top(x)
+
+    model = Scaled()
+    model(zoo.table())
+    once = tfig.explain(model, zoo.table(), target=0).score
+    model.factor = 3.0
+    np.testing.assert_allclose(tfig.explain(model, zoo.table(), target=0).score, 3 * once, rtol=1e-5)

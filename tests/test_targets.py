@@ -1,5 +1,7 @@
 """What is explained: classes, contrasts, callables, outputs, and softmaxes opened."""
 
+from collections import Counter
+
 import keras
 import numpy as np
 import pytest
@@ -135,7 +137,19 @@ def test_what_cannot_be_opened_is_refused():
     log_softmax = keras.Model(x, L.Dense(4, activation="log_softmax")(L.Flatten()(x)))
     clipped = keras.Model(x, keras.ops.clip(L.Dense(4, activation="softmax")(L.Flatten()(x)), 1e-3, 1.0))
     by_hand = keras.Model(x, keras.ops.exp(L.Dense(4, activation="log_softmax")(L.Flatten()(x))))
-    for model, found in [(averaged(), "Softmax"), (log_softmax, "LogSoftmax"), (clipped, "Softmax"), (by_hand, "Exp")]:
+    h = L.Dense(4)(L.Flatten()(x))
+    p, q = L.Activation("softmax")(h), L.Activation("sigmoid")(L.Dense(4)(L.Flatten()(x)))
+    others = {
+        "ReverseV2 of Softmax": keras.ops.flip(p, -1),
+        "Transpose of Softmax": L.Reshape((4,))(L.Softmax(axis=1)(L.Reshape((4, 1))(h))),
+        "Mul of": L.Multiply()([p, q]),
+        "Sub of Sigmoid": 1 - q,
+        "RealDiv": 1 / (1 + keras.ops.exp(-h)),
+        "clipping": keras.ops.hard_sigmoid(h),
+    }
+    refused = [(keras.Model(x, y), found) for found, y in others.items()]
+    refused += [(averaged(), "Softmax"), (log_softmax, "LogSoftmax"), (clipped, "Softmax"), (by_hand, "Exp")]
+    for model, found in refused:
         with pytest.raises(ValueError, match=f"{found}.*cannot be recovered.*output=None"):
             tfig.explain(model, X, "gradient", output="logits")
         tfig.explain(model, X, "gradient")
@@ -144,6 +158,13 @@ def test_what_cannot_be_opened_is_refused():
         with pytest.raises(ValueError, match=r"hidden in .*PartitionedCall.*output=None"):
             tfig.explain(wrapped, X, "gradient", output=output)
     tfig.explain(wrapped, X, "gradient")
+
+
+def test_parts_of_probabilities_are_not_normalised_twice():
+    x = keras.Input((8, 8, 3))
+    flipped = keras.Model(x, keras.ops.flip(L.Dense(4, activation="softmax")(L.Flatten()(x)), -1))
+    e = tfig.explain(flipped, X, "gradient", output="probabilities")
+    np.testing.assert_allclose(e.score, flipped.predict(X, verbose=0).max(1), rtol=1e-5)
 
 
 def test_a_mixture_and_a_log_softmax_still_give_probabilities():
@@ -211,6 +232,8 @@ def test_callables_and_several_outputs():
     with pytest.raises(ValueError, match="one score per row"):
         tfig.explain(model, X, target=lambda y: y["kind"])
     listed = keras.Model(model.inputs, [model.output["kind"], model.output["size"]])
+    by_name = tfig.explain(listed, X, target=(listed.output_names[0], 2)).score
+    np.testing.assert_allclose(by_name, outputs["kind"][:, 2], rtol=1e-5)
     np.testing.assert_allclose(tfig.explain(listed, X, target=(0, 2)).score, outputs["kind"][:, 2], rtol=1e-5)
 
 
@@ -227,20 +250,40 @@ def test_callables_share_a_program_while_they_live_and_hold_no_model():
     import gc
     import weakref
 
-    calls = []
+    calls = Counter()
 
     def target(y):
-        calls.append(1)
+        calls["traced"] += 1
         return y[:, 0]
 
     model = zoo.build("sequential")
     tfig.explain(model, X, "gradient", target=target)
-    count = len(calls)
+    count = calls["traced"]
     tfig.explain(model, X[:1], "gradient", target=target)
-    assert len(calls) == count
+    assert calls["traced"] == count
     closing = lambda y, model=model: y[:, 0] * (model is not None)  # noqa: E731
     tfig.explain(model, X, "gradient", target=closing)
     gone = weakref.ref(model)
     del model, closing
     gc.collect()
     assert gone() is None
+
+
+def test_what_a_callable_reads_from_outside_is_part_of_the_question():
+    model, chosen = zoo.build("sequential"), [1]
+    target = lambda y: y[:, chosen[0]]  # noqa: E731
+    first = tfig.explain(model, X, "gradient", target=target).score
+    chosen[0] = 2
+    second = tfig.explain(model, X, "gradient", target=target).score
+    probabilities = model.predict(X, verbose=0)
+    np.testing.assert_allclose(first, probabilities[:, 1], rtol=1e-5)
+    np.testing.assert_allclose(second, probabilities[:, 2], rtol=1e-5)
+
+
+def test_a_target_that_needs_x_takes_a_model_that_hands_it_on():
+    x = keras.Input((5,))
+    model = keras.Model(x, L.Dense(5)(L.Dense(2, activation="tanh")(x)))
+    rows = zoo.table()
+    wrapped = lambda x: (model(x), x)  # noqa: E731
+    e = tfig.explain(wrapped, rows, target=lambda y: tf.reduce_mean((y[0] - y[1]) ** 2, 1))
+    np.testing.assert_allclose(e.score, ((model.predict(rows, verbose=0) - rows) ** 2).mean(1), rtol=1e-5)

@@ -14,6 +14,7 @@ from tfig import baselines, network, slices
 from tfig.explanation import Explanation
 from tfig.kernels.gradient import Unconnected
 from tfig.methods import REGISTRY
+from tfig.methods.checks import whole
 from tfig.problem import Method
 from tfig.program import Program, Question, program
 from tfig.score import AGAINST_PREDICTED, NOTHING, PREDICTED, RUNNER_UP, Contrast, Quantity
@@ -67,7 +68,9 @@ def method_named(method: str | Method) -> Method:
     if isinstance(method, type) and issubclass(method, Method):
         return method()
     if not isinstance(method, str) or method not in REGISTRY:
-        close = difflib.get_close_matches(str(method).lower(), REGISTRY, 3, 0.4) or list(REGISTRY)
+        word = str(method).lower()
+        initials = [name for name in REGISTRY if "".join(part[0] for part in name.split("_")) == word]
+        close = initials or difflib.get_close_matches(word, REGISTRY, 3, 0.4) or list(REGISTRY)
         raise ValueError(f"no method is named {method!r}; did you mean {' or '.join(map(repr, close))}?")
     return REGISTRY[method]()
 
@@ -93,14 +96,18 @@ def explain(
         x: array or tensor [B, ...], or the list, tuple or dict of them that the model takes. Cast to the model's
             input dtype. Integer inputs (token ids) are held constant.
         method: name (with the paper's hyper-parameters) or method object; `tfig.methods` lists them.
-        target: None, each row's predicted class; int; `[B]` ints; `tfig.Contrast`; a callable outputs -> [B];
-            ``(output, target)`` for a model of several outputs. One-unit outputs need none.
+        target: None, each row's predicted class; int; `[B]` ints; `tfig.Contrast`; a callable outputs -> [B] of
+            TensorFlow operations, row by row; ``(output, target)`` for a model of several outputs. One-unit outputs
+            need none: the unit itself is explained. A target that needs x too (a reconstruction error) takes a model
+            that hands it on: ``explain(lambda x: (model(x), x), x, target=lambda y: ...)``.
         output: None, what the model emits; "logits" or "probabilities", converted either way.
-        layer: name or layer whose output is explained in place of x.
+        layer: name, path (``backbone/conv5``) or layer whose output is explained in place of x; of a layer called
+            several times, the last output.
         baseline: None, the method's default; a name ("zeros", "black", "white", "mean", "blur", "uniform", "gaussian",
             "max_distance", "boundary"), number, array (``[...]``, ``[1, ...]`` or ``[B, ...]``), nest of these, or
-            `tfig.baselines` object. In input space also at a layer, unless wrapped in `tfig.baselines.AtLayer`.
-            Methods without a baseline do not look at it.
+            `tfig.baselines` object. In input space also at a layer, unless wrapped in `tfig.baselines.AtLayer`; for
+            integer inputs, ints are tokens, and names and fractions lie at the layer. Methods without a baseline
+            do not look at it.
         batch_size: rows the model evaluates together; by default as many as hold four million input elements, at
             most 256.
         seed: int for every row, or `[B]` ints; noise is a function of the row's seed alone.
@@ -111,6 +118,9 @@ def explain(
 
     Raises:
         ValueError: what was given does not fit the model or the method; the message says what does.
+
+    Warns of what the explanation's `notes` say. Compiled programs are kept while the model lives; a change of its
+    weights' identity, activations, flags or numbers, or of what a callable reads from outside, compiles a new one.
 
     >>> e = tfig.explain(model, x, "igos", target=3, output="probabilities", baseline="blur")
     >>> e.heatmap().shape
@@ -148,6 +158,8 @@ class Explainer:
             raise ValueError(
                 f"model is {type(model).__name__}; pass a Keras model, a callable x -> outputs or a loaded SavedModel."
             )
+        if isinstance(getattr(model, "__self__", None), keras.Model) and model.__name__ == "predict":
+            raise ValueError("model.predict returns arrays, which have no gradient; pass the model itself.")
         self.model, self.method = model, method_named(method)
         self.target, self.baseline, self.seed = target, baselines.named(baseline), seed
         if output not in (None, "logits", "probabilities"):
@@ -158,8 +170,8 @@ class Explainer:
             raise ValueError(f"{self.method.name} is defined at a layer; pass layer=.")
         if isinstance(self.baseline, baselines.AtLayer) and layer is None:
             raise ValueError("baseline=AtLayer(...) lies in the space of a layer; pass layer=.")
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size!r}; it must be at least 1.")
+        if batch_size is not None:
+            whole("batch_size", batch_size)
         self.batch_size, self.progress = batch_size, progress
 
     def __call__(self, x: Any, target: Any = None) -> Explanation:
@@ -170,6 +182,8 @@ class Explainer:
         rows = len(leaves[0])
         described: list[network.Leaf] = tf.nest.flatten(structure)
         quantity, codes, against = self._target(self.target if target is None else target, rows)
+        if isinstance(x, dict) and isinstance(self.baseline, (list, tuple)):
+            raise ValueError(f"x is a dict and baseline a list; name the inputs: {[leaf.name for leaf in described]}.")
         rule, fed, tokens = self._baseline(described, leaves)
         question = Question(self.method, quantity, self.layer, rule, tokens)
         try:
@@ -223,6 +237,13 @@ class Explainer:
                     f"target is {target!r}; a tuple means (output, target). For F_a - F_b pass tfig.Contrast(a, b)."
                 )
             head, target = target
+            names = getattr(self.model, "output_names", ())
+            if (
+                isinstance(head, str)
+                and head in names
+                and isinstance(getattr(self.model, "output", None), (list, tuple))
+            ):
+                head = names.index(head)
         none, words = np.full(rows, NOTHING, np.int32), {"predicted": PREDICTED, "runner_up": RUNNER_UP}
         if isinstance(target, Contrast):
             chosen = _classes("Contrast.a", target.a, rows, words)
@@ -274,7 +295,8 @@ class Explainer:
             return given, [], None
         if not floats:
             name = method.default_baseline if given is None else given
-            if isinstance(name, (str, baselines.Baseline)) or np.isscalar(name):
+            # A number with a fraction, like a name, is no token.
+            if isinstance(name, (str, baselines.Baseline, float, np.floating)):
                 return baselines.AtLayer(name), [], None
             parts = _each(given, described)
             arrays = [
@@ -397,16 +419,7 @@ def _classes(name: str, value: Any, rows: int, words: dict[str, int]) -> np.ndar
 
 
 def _warned(e: Explanation) -> Explanation:
-    """Warn of rows that have no answer."""
-    found = e.trace.get("boundary_found")
-    if found is not None and not found.all():
-        missing = ", ".join(map(str, np.flatnonzero(~found)[:10]))
-        warnings.warn(
-            f"no decision boundary was found for row {missing}: their attributions are NaN; widen "
-            "tfig.baselines.Boundary(radii=...).", stacklevel=3
-        )  # fmt: skip
-    elif not np.isfinite(e.score).all():
-        warnings.warn(
-            "the model's score is NaN or infinite for some rows; their explanations mean nothing.", stacklevel=3
-        )
+    """Warn of what the explanation itself says against it."""
+    for note in e.notes:
+        warnings.warn(note, stacklevel=3)
     return e

@@ -2,10 +2,18 @@
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
+import cv2
+import keras
 import numpy as np
+import tensorflow as tf
+
+from tfig import api, network
+from tfig.score import Contrast
+from tfig.version import VERSION
 
 BASELINES = "zeros, black, white, mean, blur, uniform, gaussian, max_distance, boundary, or a number"
 
@@ -19,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="tfig", description="Explain Keras models: which parts of the input made the model say this?"
     )
+    top.add_argument("--version", action="version", version=f"tfig {VERSION}")
     commands = top.add_subparsers(dest="command", required=True)
     one = commands.add_parser(
         "explain",
@@ -72,9 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run_methods(options: argparse.Namespace) -> None:
     """Print what `tfig.methods` says."""
-    from tfig.api import methods
-
-    for name, info in methods().items():
+    for name, info in api.methods().items():
         marks = [mark for mark, on in (("complete", info.complete), ("draws noise", info.stochastic)) if on]
         marks += [f"baseline {info.baseline}"] if info.baseline and info.baseline != "dataset" else []
         marks += [f"needs {info.needs}"] if info.needs else []
@@ -89,28 +96,27 @@ def run_explain(options: argparse.Namespace) -> None:
     low, high = _scale(options.scale)
     target: Any = _class("--target", options.target)
 
-    import tfig
-    from tfig.api import method_named
-
-    method = method_named(options.method)
+    method = api.method_named(options.method)
     model = load_model(options.model)
     x = read_images(options.images, model, low, high)
     if options.against is not None:
         against: Any = _class("--against", options.against)
-        target = tfig.Contrast("predicted" if target is None else target, against)
-    e = tfig.explain(
-        model, x, method, target=target, output=options.output, layer=options.layer,
-        baseline=_baseline(options.baseline), batch_size=options.batch_size, seed=options.seed,
-    )  # fmt: skip
-    overlays = e.overlay()
+        target = Contrast("predicted" if target is None else target, against)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the notes are printed beside the answer
+        e = api.explain(
+            model, x, method, target=target, output=options.output, layer=options.layer,
+            baseline=_baseline(options.baseline), batch_size=options.batch_size, seed=options.seed,
+        )  # fmt: skip
     for row, image in enumerate(options.images):
         png = _destination(options.out, image, method.name, len(options.images) > 1)
-        _write_png(png, overlays[row])
         one = e[row]
+        _write_picture(png, one.overlay(_read(image, cv2.IMREAD_COLOR))[0])
         one.save(png.with_suffix(".npz"))
         target_shown = "-" if e.target is None else e.target[row]
         delta = "-" if e.convergence_delta is None else f"{e.convergence_delta[row]:.3g}"
-        print(f"{image}: class {target_shown}, score {e.score[row]:.4g}, delta {delta} -> {png}")
+        notes = "".join(f" ({note})" for note in one.notes)
+        print(f"{image}: class {target_shown}, score {e.score[row]:.4g}, delta {delta} -> {png}{notes}")
 
 
 def load_model(path: str) -> Any:
@@ -124,11 +130,7 @@ def load_model(path: str) -> Any:
         raise CommandError(f"no such model: {path!r}")
     try:
         if place.is_dir():
-            import tensorflow as tf
-
             return tf.saved_model.load(path)
-        import keras
-
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # whatever the loaders raise, the user gets one line
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -143,10 +145,6 @@ def read_images(paths: list[str], model: Any, low: float, high: float) -> np.nda
     Raises:
         CommandError: a file is no image, or the model does not take images.
     """
-    import cv2
-
-    from tfig import network
-
     takes = list(network.declared(model).values())
     shape = takes[0].shape if len(takes) == 1 else ()
     if len(shape) != 4 or shape[-1] not in (1, 3):
@@ -156,10 +154,7 @@ def read_images(paths: list[str], model: Any, low: float, high: float) -> np.nda
         )
     rows = []
     for path in paths:
-        pixels = cv2.imread(path, cv2.IMREAD_GRAYSCALE if shape[-1] == 1 else cv2.IMREAD_COLOR)
-        if pixels is None:
-            raise CommandError(f"{path!r} is no image that OpenCV can read")
-        pixels = pixels[..., np.newaxis] if shape[-1] == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        pixels = _read(path, cv2.IMREAD_GRAYSCALE if shape[-1] == 1 else cv2.IMREAD_COLOR)
         height, width = shape[1] or pixels.shape[0], shape[2] or pixels.shape[1]
         if pixels.shape[:2] != (height, width):
             smaller = height * width < pixels.shape[0] * pixels.shape[1]
@@ -168,6 +163,14 @@ def read_images(paths: list[str], model: Any, low: float, high: float) -> np.nda
     if len({row.shape for row in rows}) > 1:
         raise CommandError("the model takes images of any size, and these differ in size; explain them one at a time")
     return np.stack(rows)
+
+
+def _read(path: str, mode: int) -> np.ndarray:
+    """An image as uint8, [H, W, 3] in RGB order, or [H, W, 1]."""
+    pixels = cv2.imread(path, mode)
+    if pixels is None:
+        raise CommandError(f"{path!r} is no image that OpenCV can read")
+    return pixels[..., np.newaxis] if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def _joined(arguments: list[str]) -> list[str]:
@@ -209,13 +212,12 @@ def _destination(out: str | None, image: str, method: str, several: bool) -> Pat
     if out is None:
         return Path(f"{Path(image).stem}.{method}.png")
     place = Path(out)
-    place = place if place.suffix.lower() == ".png" else place.with_name(place.name + ".png")
-    return place.with_name(f"{place.stem}.{Path(image).stem}.png") if several else place
+    known = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+    place = place if place.suffix.lower() in known else place.with_name(place.name + ".png")
+    return place.with_name(f"{place.stem}.{Path(image).stem}{place.suffix}") if several else place
 
 
-def _write_png(path: Path, rgb: np.ndarray) -> None:
-    import cv2
-
+def _write_picture(path: Path, rgb: np.ndarray) -> None:
     if not path.parent.is_dir():
         raise CommandError(f"no such directory: {str(path.parent)!r}")
     if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):

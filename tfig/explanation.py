@@ -65,16 +65,42 @@ class Explanation:
         delta = self.convergence_delta
         worst = "" if delta is None else f", worst convergence_delta {np.abs(delta).max():.2g}"
         where = f" at {self.layer}" if self.layer else ""
-        open_rows = int((~self.trace["converged"]).sum()) if "converged" in self.trace else 0
-        missed = f", {open_rows} of {len(self)} rows above the tolerance" if open_rows else ""
-        still = int((~self.trace["moved"]).sum()) if "moved" in self.trace else 0
-        missed += f", {still} of {len(self)} masks do not change the score" if still else ""
-        return f"<Explanation by {self.method}{where}: attributions {shapes}{worst}{missed}>"
+        notes = "".join(f"; {note}" for note in self.notes)
+        return f"<Explanation by {self.method}{where}: attributions {shapes}{worst}{notes}>"
+
+    @property
+    def notes(self) -> list[str]:
+        """What speaks against trusting it, in words: rows without an answer, out of tolerance, or off by a tenth."""
+        rows = len(self)
+        notes = []
+        if not np.isfinite(self.score).all():
+            notes.append(f"the model's score is NaN or infinite in {(~np.isfinite(self.score)).sum()} of {rows} rows")
+        lost = ~self.trace["boundary_found"] if "boundary_found" in self.trace else np.zeros(rows, bool)
+        if lost.any():
+            missing = ", ".join(map(str, np.flatnonzero(lost)[:10]))
+            notes.append(f"no decision boundary was found for row {missing}: widen tfig.baselines.Boundary(radii=...)")
+        if self.baseline_score is not None:
+            broken = ~np.isfinite(self.baseline_score) & np.isfinite(self.score) & ~lost
+            if broken.any():
+                notes.append(f"the score at the baseline is NaN or infinite in {broken.sum()} of {rows} rows")
+        if "converged" in self.trace and not self.trace["converged"].all():
+            notes.append(f"{(~self.trace['converged']).sum()} of {rows} rows are above the tolerance")
+        elif self.convergence_delta is not None and self.baseline_score is not None:
+            difference = np.abs(self.score - self.baseline_score)
+            off = np.abs(self.convergence_delta) > np.maximum(0.1 * difference, 0.01 * np.abs(self.score))
+            if off.any():
+                notes.append(
+                    f"the sum misses more than a tenth of F(x) - F(x') in {off.sum()} of {rows} rows: raise "
+                    "steps, or use rule='adaptive' or tolerance="
+                )
+        if "moved" in self.trace and not self.trace["moved"].all():
+            notes.append(f"{(~self.trace['moved']).sum()} of {rows} masks do not change the score")
+        return notes
 
     def heatmap(self) -> Nest:
         """Attributions with channels summed, signed: [B, H, W] for images, [B, T] for sequences.
 
-        Maps of a layer or mask are enlarged linearly to the spatial size of x, where x is known; [B, F] stays as it is.
+        Maps over images, of a layer or a mask, are enlarged linearly to the spatial size of x; others stay as they are.
         """
         from tfig import view
 
@@ -86,11 +112,12 @@ class Explanation:
         Full colour is the 99th percentile of the row's map; for masks, a mask that deletes everything.
 
         Args:
-            image: [B, H, W, C] or [H, W, C], any range; by default x.
-            alpha: opacity of the strongest colour; where the map is zero the image shows unchanged.
+            image: [B, H, W, C] or [H, W, C], any range and size, to which the map is enlarged; by default x. It is
+                shown in grey, so that colour means the map.
+            alpha: opacity of the strongest colour.
 
         Raises:
-            ValueError: the explanation is of no image, or the image's size differs.
+            ValueError: the explanation is of no image, or there are not as many images as rows.
         """
         from tfig import view
 

@@ -56,6 +56,11 @@ class Network:
         self.structure = structure
         self.leaves: list[Leaf] = tf.nest.flatten(structure)
 
+    @property
+    def half(self) -> bool:
+        """Whether some layer computes in float16, where small gradients vanish."""
+        return any(layer.compute_dtype == "float16" for layer in slices.layers(self.model()))
+
     def __call__(self, x: Sequence[tf.Tensor]) -> Any:
         """The model's outputs for the leaves `x`, never in training mode; losses are not left behind."""
         model = self.model()
@@ -109,6 +114,11 @@ class Cut:
             raise ValueError(
                 f"layer {self.layer.name!r} gives {kinds}, and only floating-point outputs can be explained; "
                 "choose a later layer."
+            )
+        if any(leaf.shape.rank == 0 or leaf.shape[0] is not None for leaf in floats):
+            raise ValueError(
+                f"layer {self.layer.name!r} gives shape {floats[0].shape.as_list()}, one output for all rows; only a "
+                "layer with an output for each row can be explained."
             )
         return tuple(tf.cast(leaf, tf.float32) if leaf.dtype.size < 4 else leaf for leaf in floats)
 
@@ -168,7 +178,7 @@ def read(model: Any, x: Any) -> tuple[Any, list[np.ndarray]]:
             f"model {model.name!r} is not built, so it has no weights yet; call it on data or load weights first."
         )
     takes = declared(model)
-    names = _names(x, takes)
+    names = _names(model, x, takes)
     arrays = [value if isinstance(value, np.ndarray) else np.asarray(value) for value in tf.nest.flatten(x)]
     leaves, values = [], []
     for name, array in zip(names, arrays, strict=True):
@@ -181,7 +191,7 @@ def read(model: Any, x: Any) -> tuple[Any, list[np.ndarray]]:
     return tf.nest.pack_sequence_as(x, leaves), values
 
 
-def _names(x: Any, takes: dict[str, Leaf]) -> list[str]:
+def _names(model: Any, x: Any, takes: dict[str, Leaf]) -> list[str]:
     """The name of each leaf of x, in the order in which it is flattened."""
     if isinstance(x, dict):
         if takes and set(x) != set(takes):
@@ -192,6 +202,8 @@ def _names(x: Any, takes: dict[str, Leaf]) -> list[str]:
         if len(tf.nest.flatten(x)) == len(x):
             return sorted(x)
     count = len(tf.nest.flatten(x)) if isinstance(x, (list, tuple, dict)) else 1
+    if count > 1 and serving_signature(model) is not None:
+        raise ValueError(f"a SavedModel names its inputs and has no order; pass x as a dict with {list(takes)}.")
     if takes and len(takes) != count:
         raise ValueError(
             f"the model takes {len(takes)} inputs {list(takes)}, and x has {count}; pass them as a list or a dict."

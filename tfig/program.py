@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import inspect
 import weakref
 from typing import Any
 
@@ -16,6 +17,9 @@ from tfig.kernels.expectation import fork, normal, over_references, total, unifo
 from tfig.network import Cut, Leaves, Network
 from tfig.problem import Method, Problem, Source, per_row, row_sum
 from tfig.score import NOT_FINITE, OK, TARGET_OUT_OF_RANGE, Quantity, Score, margin, resolve
+
+GRADIENT_SCALE = 2.0**8
+"""What gradients are multiplied by inside a float16 model, whose smallest number is 6e-8 and largest 65504."""
 
 KEPT = 32
 """Programs kept for each model; the least recently used is dropped first."""
@@ -45,7 +49,7 @@ class Question:
         """The question by value, holding neither layers nor functions alive."""
         function = self.quantity.function
         weak = None if function is None else weakref.ref(function)
-        quantity = (self.quantity.output, self.quantity.head, weak)
+        quantity = (self.quantity.output, self.quantity.head, weak, surroundings(function))
         return self.method, quantity, id(self.layer), self.baseline, self.tokens
 
 
@@ -99,8 +103,9 @@ class _Build:
             target, against, valid = resolve(values, target, against)
 
         plain = Score(
-            lambda p, held: network(network.merge(p, held)), self.question.quantity, end, target, against, constants
-        )
+            lambda p, held: network(network.merge(p, held)), self.question.quantity, end, target, against, constants,
+            GRADIENT_SCALE if network.half else 1.0,
+        )  # fmt: skip
         seeds = tf.stack([seed, tf.zeros_like(seed)], -1)
         problem, crossing = self.pose(plain, points, seeds, chunk, fed)
         attributions, trace = method.attribute(problem)
@@ -239,6 +244,21 @@ def _is_cut(problem: Problem) -> bool:
     return all(gradient is None for gradient in tape.gradient(value, source.x))
 
 
+def surroundings(function: Any) -> tuple:
+    """What a Python function reads from outside, as far as it is numbers, words or containers of them.
+
+    A trace holds these as they were; when one has changed, the question is a new one.
+    """
+    try:
+        read = inspect.getclosurevars(inspect.unwrap(getattr(function, "__func__", function)))
+    except (TypeError, ValueError):  # not a Python function
+        return ()
+    plain = (bool, int, float, str, tuple, list, dict, set)
+    return tuple(
+        (name, repr(value)) for name, value in {**read.globals, **read.nonlocals}.items() if type(value) in plain
+    )
+
+
 _programs: weakref.WeakKeyDictionary[Any, collections.OrderedDict[tuple, Program]] = weakref.WeakKeyDictionary()
 
 
@@ -253,6 +273,7 @@ def program(model: Any, structure: Any, question: Question) -> Program:
         tuple(network.leaves),
         str(tf.nest.map_structure(lambda leaf: leaf.name, structure)),
         slices.state(model),
+        surroundings(model),
     )
     with slices.LOCK:
         try:

@@ -91,6 +91,8 @@ class Score:
         end: how the model's outputs end when nothing is replaced; a cut must not hide it.
         target, against: [N] int32, the class explained and the class subtracted (NOTHING: none).
         context: leaves [N, ...] that stay at the input: constants, and everything around a cut.
+        scale: factor by which gradients are larger inside the model than outside, a power of two, so that those of a
+            float16 model do not vanish.
     """
 
     outputs: Callable[[Leaves, Leaves], Any]
@@ -99,16 +101,21 @@ class Score:
     target: tf.Tensor
     against: tf.Tensor
     context: Leaves
+    scale: float = 1.0
 
     def values(self, points: Leaves) -> Any:
         """The outputs read at `points`."""
+        if self.scale != 1:
+            points = tuple(_with_gradient(leaf, 1 / self.scale) for leaf in points)
         values, end = self.quantity.read(self.outputs(points, self.context), points)
         if self.quantity.output is not None and end != self.end:
             raise ValueError(
                 f"output={self.quantity.output!r} needs the model's final {self.end}, which lies before the layer "
                 "explained; pass output=None or an earlier layer."
             )
-        return values
+        if self.scale == 1:
+            return values
+        return tf.nest.map_structure(lambda value: _with_gradient(value, self.scale), values)
 
     def __call__(self, points: Leaves) -> tf.Tensor:
         """F at `points`, [N]."""
@@ -213,6 +220,12 @@ def apply(function: Callable[[Any], tf.Tensor], outputs: Any) -> tf.Tensor:
     return tf.cast(score, tf.float32) if score.dtype.size < 4 else score
 
 
+def _with_gradient(value: tf.Tensor, factor: float) -> tf.Tensor:
+    """`value`, exactly, with `factor` times its gradient."""
+    held = tf.stop_gradient(value)
+    return held + factor * (value - held)
+
+
 def _pick(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """values[i, index[i]], and 0 where the index is negative; other classes' infinities do not spoil it."""
     chosen = tf.one_hot(index, tf.shape(values)[-1], on_value=True, off_value=False)
@@ -241,7 +254,7 @@ def _convert(outputs: tf.Tensor, output: str | None, points: Leaves) -> tuple[tf
             raise ValueError(_refusal(end))
         values = logits
     elif output == "probabilities":
-        if end.startswith("hidden in"):
+        if end.startswith(("hidden in", "clipping by")):
             raise ValueError(_refusal(end))
         if end in ("open", "LogSoftmax"):
             values = (
@@ -262,21 +275,24 @@ def _refusal(end: str) -> str:
 
 
 _RESHAPING = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient", "EnsureShape")
-_MIXING = (
+_MOVING = ("ConcatV2", "Pack", "StridedSlice", "Slice", "Transpose", "ReverseV2", "GatherV2", "GatherNd", "Pad", "Tile")
+_ARITHMETIC = (
     "AddV2",
     "Add",
     "AddN",
+    "Sub",
+    "Mul",
+    "RealDiv",
+    "Div",
+    "Neg",
     "Mean",
     "Sum",
-    "ConcatV2",
-    "Pack",
-    "Maximum",
-    "Minimum",
-    "ClipByValue",
     "Log",
-    "StridedSlice",
+    "Square",
+    "Pow",
 )
-_SCALING = ("Mul", "RealDiv", "Div")
+_CLIPPING = ("Maximum", "Minimum", "ClipByValue", "Relu6")
+_NORMALISING = ("LogSoftmax", "Exp", "RealDiv", "Div", "Reciprocal", "Inv", "Softplus", "Tanh", "Erf")
 _CALLS = (
     "PartitionedCall",
     "StatefulPartitionedCall",
@@ -286,7 +302,6 @@ _CALLS = (
     "StatelessIf",
     "Case",
     "PyFunc",
-    "EagerPyFunc",
 )
 
 
@@ -306,25 +321,31 @@ def _ending(outputs: tf.Tensor, points: Leaves) -> tuple[str, tf.Tensor | None]:
     if op.type in ("Softmax", "Sigmoid"):
         logits = tf.cast(op.inputs[0], outputs.dtype)
         return op.type, logits if logits.shape.rank == outputs.shape.rank else tf.reshape(logits, tf.shape(outputs))
-    if op.type == "LogSoftmax" or (op.type in ("Exp", "RealDiv", "Div") and not _constant_divisor(op)):
-        return op.type, None
     if op.type in _CALLS:
         return f"hidden in {op.type}", None
-    inner = _inside(op, 8)
-    return (f"{op.type} of {inner}", None) if inner else ("open", outputs)
+    if _inside(op, 8):
+        return f"{op.type} of {_inside(op, 8)}", None
+    if op.type in _NORMALISING and not _by_constant(op):
+        return op.type, None
+    # A hard sigmoid is a line, clipped, and scaled to end at one.
+    scaled = op.inputs[0].op if _by_constant(op) else op
+    return (f"clipping by {scaled.type}", None) if scaled.type in _CLIPPING else ("open", outputs)
 
 
 def _inside(op: tf.Operation, depth: int) -> str | None:
-    """The softmax or sigmoid that only averaging, clipping and the like separate from `op`."""
-    if op.type in ("Softmax", "Sigmoid", "LogSoftmax"):
+    """The softmax or sigmoid of which `op` is a mixture, a part, a clipping or another function."""
+    if op.type in ("Softmax", "Sigmoid"):
         return op.type
-    if depth == 0 or not (op.type in _RESHAPING + _MIXING or (op.type in _SCALING and _constant_divisor(op))):
+    if depth == 0 or op.type not in _RESHAPING + _MOVING + _ARITHMETIC + _CLIPPING:
         return None
-    return next((found for tensor in op.inputs if (found := _inside(tensor.op, depth - 1))), None)
+    found = [_inside(tensor.op, depth - 1) for tensor in op.inputs if tensor.op.type != "Const"]
+    everything = op.type in _ARITHMETIC and len(found) > 1
+    return next(filter(None, found), None) if not everything or all(found) else None
 
 
-def _constant_divisor(op: tf.Operation) -> bool:
-    return any(tensor.op.type == "Const" for tensor in op.inputs)
+def _by_constant(op: tf.Operation) -> bool:
+    """Whether `op` only scales: division by a constant."""
+    return len(op.inputs) == 2 and op.inputs[1].op.type == "Const"
 
 
 def _shown(tensor: tf.Tensor) -> list[int | None]:

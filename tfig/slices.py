@@ -105,9 +105,13 @@ def layers(model: Any) -> list[keras.Layer]:
     return list({id(layer): layer for layer in found}.values())
 
 
-def path(layer: keras.Layer) -> str:
-    """The layer's name with those of the models around it: ``classifier/backbone/conv5``."""
-    return getattr(layer, "path", None) or layer.name
+def paths(model: keras.Layer) -> dict[str, keras.Layer]:
+    """Every layer inside `model` by its name with those of the models around it: ``backbone/conv5``."""
+    found: dict[str, keras.Layer] = {}
+    for child in model._flatten_layers(include_self=False, recursive=False):
+        found[child.name] = child
+        found.update({f"{child.name}/{inner}": layer for inner, layer in paths(child).items()})
+    return found
 
 
 def find(model: Any, layer: str | keras.Layer) -> keras.Layer:
@@ -120,15 +124,21 @@ def find(model: Any, layer: str | keras.Layer) -> keras.Layer:
     if not everything:
         raise ValueError(f"layer= needs a Keras model, and {type(model).__name__} is none; leave layer= out.")
     if isinstance(layer, str):
-        found = [one for one in everything if one.name == layer or path(one).endswith("/" + layer)]
-        if len(found) > 1:
-            paths = ", ".join(repr(path(one)) for one in found)
-            raise ValueError(f"{len(found)} layers are named {layer!r}: {paths}; pass the layer itself, or its path.")
-        if not found:
-            names = [one.name for one in everything]
-            close = difflib.get_close_matches(layer, names, 3) or names[-8:]
+        known = paths(model)
+        named = {id(one): (path, one) for path, one in known.items() if path == layer or path.endswith("/" + layer)}
+        if layer in known:
+            named = {0: (layer, known[layer])}
+        if len(named) > 1:
+            shown = ", ".join(repr(path) for path, _ in named.values())
+            raise ValueError(
+                f"{len(named)} layers are named {layer!r}: {shown}; pass one of these paths, or the layer."
+            )
+        if not named:
+            close = difflib.get_close_matches(layer, {*known, *(one.name for one in everything)}, 3) or list(known)[-8:]
             raise ValueError(f"no layer {layer!r} in model {model.name!r}; did you mean one of {', '.join(close)}?")
-        layer = found[0]
+        ((_, layer),) = named.values()
+    elif not isinstance(layer, keras.Layer):
+        raise ValueError(f"layer is {layer!r}; pass a layer's name, its path or the layer itself.")
     elif not any(layer is one for one in everything):
         raise ValueError(f"layer {getattr(layer, 'name', layer)!r} is not part of model {model.name!r}.")
     for wrapper in everything:
@@ -144,5 +154,11 @@ def state(model: Any) -> tuple:
     """What a trace of `model` depends on and a user may change: variables, activations, trainable flags."""
     if not isinstance(model, keras.Layer):
         return ()
-    flags = [(layer.trainable, id(getattr(layer, "activation", None))) for layer in layers(model)]
+    flags = [(id(getattr(layer, "activation", None)), _settings(layer)) for layer in [model, *layers(model)]]
     return (tuple(map(id, model.variables)), tuple(flags))
+
+
+def _settings(layer: keras.Layer) -> tuple:
+    """A layer's numbers, flags and words, trainable and whatever a subclass's call may read."""
+    found = ((name, value) for name, value in vars(layer).items() if type(value) in (bool, int, float, str))
+    return (layer.trainable, *((name, value) for name, value in found if name[0] != "_" and name != "built"))

@@ -153,6 +153,8 @@ def _pictures(axes: Any, map_: np.ndarray, image: np.ndarray, top: float | None)
 
 
 def _stripes(axes: Any, values: np.ndarray, top: float | None) -> None:
+    while values.ndim > 2:  # volumes and clips: their mean over the first axis
+        values = values.mean(0)
     if values.ndim == 2:
         axes.imshow(strength(values, top), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
         axes.set_axis_off()
@@ -161,4 +163,5 @@ def _stripes(axes: Any, values: np.ndarray, top: float | None) -> None:
     axes.barh(np.arange(len(values)), values, color=colours)
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.5)
+    axes.set_yticks(np.arange(len(values)) if len(values) <= 20 else [])
     axes.tick_params(labelsize=7)

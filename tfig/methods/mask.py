@@ -5,7 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from tfig.kernels import mask
-from tfig.methods.checks import at_least
+from tfig.methods.checks import at_least, whole
 from tfig.network import Leaves
 from tfig.problem import Method, Problem, Trace
 
@@ -65,7 +65,7 @@ class IGOS(Method):
 
     def __post_init__(self):
         for name in ("resolution", "iterations", "steps"):
-            at_least(name, getattr(self, name), 1)
+            whole(name, getattr(self, name), 1)
         for name in ("l1", "tv", "noise", "armijo"):
             at_least(name, getattr(self, name), 0)
         at_least("tv_beta", self.tv_beta, 1)

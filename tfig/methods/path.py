@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfig.kernels import path
 from tfig.kernels.expectation import golden_pairs, over_references, total
 from tfig.kernels.gradient import value_and_gradient
-from tfig.methods.checks import at_least, one_of
+from tfig.methods.checks import at_least, one_of, whole
 from tfig.network import Leaves
 from tfig.problem import Method, Problem, Trace
 
@@ -45,10 +45,10 @@ class IntegratedGradients(Method):
 
     def __post_init__(self):
         one_of("rule", self.rule, path.RULES)
-        at_least("steps", self.steps, 2 if self.rule == "trapezoid" else 1)
+        whole("steps", self.steps, 2 if self.rule == "trapezoid" else 1)
         if self.tolerance is not None:
             at_least("tolerance", self.tolerance, 0)
-            at_least("max_steps", self.max_steps, self.steps)
+            whole("max_steps", self.max_steps, self.steps)
 
     @property
     def default_baseline(self) -> str:
@@ -102,7 +102,7 @@ class ExpectedGradients(Method):
     needs = "baseline=tfig.baselines.Dataset(references)"
 
     def __post_init__(self):
-        at_least("samples", self.samples, 1)
+        whole("samples", self.samples, 1)
 
     @property
     def default_baseline(self) -> str:
@@ -153,7 +153,7 @@ class Conductance(Method):
     needs = "layer="
 
     def __post_init__(self):
-        at_least("steps", self.steps, 1)
+        whole("steps", self.steps, 1)
 
     @property
     def default_baseline(self) -> str:
@@ -189,7 +189,7 @@ class InternalInfluence(Method):
     needs = "layer="
 
     def __post_init__(self):
-        at_least("steps", self.steps, 1)
+        whole("steps", self.steps, 1)
 
     @property
     def default_baseline(self) -> str:

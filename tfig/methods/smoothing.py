@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfig.kernels.expectation import over_noise
-from tfig.methods.checks import at_least
+from tfig.methods.checks import at_least, whole
 from tfig.methods.gradient import Gradient
 from tfig.network import Leaves
 from tfig.problem import Method, Problem, Trace
@@ -24,7 +24,7 @@ class _Noisy(Method):
     stochastic = True
 
     def __post_init__(self):
-        at_least("samples", self.samples, 1)
+        whole("samples", self.samples, 1)
         at_least("noise", self.noise, 0)
         if not isinstance(self.inner, Method):
             raise ValueError(f"inner is {self.inner!r}; pass a method object, e.g. tfig.IntegratedGradients(steps=32).")
