@@ -10,14 +10,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfig import baselines, network, slices
+from tfig import arguments, baselines, network, slices
 from tfig.explanation import Explanation
 from tfig.kernels.gradient import Unconnected
 from tfig.methods import REGISTRY
 from tfig.methods.checks import whole
 from tfig.problem import Method
 from tfig.program import Program, Question, program
-from tfig.score import AGAINST_PREDICTED, NOTHING, PREDICTED, RUNNER_UP, Contrast, Quantity
+from tfig.score import NOTHING
 
 CHUNK_ELEMENTS = 2**22
 """Input elements evaluated together where no batch_size is given: 27 images of 224 x 224 x 3."""
@@ -176,25 +176,28 @@ class Explainer:
 
     def __call__(self, x: Any, target: Any = None) -> Explanation:
         """Explain `x`; `target` takes the place of the one given at construction."""
+        return self._answer(x, self.target if target is None else target, self.progress)
+
+    def _answer(self, x: Any, target: Any, progress: bool) -> Explanation:
         if isinstance(x, list) and x and all(np.isscalar(leaf) for leaf in tf.nest.flatten(x)):
             x = np.asarray(x)
         structure, leaves = network.read(self.model, x)
         rows = len(leaves[0])
         described: list[network.Leaf] = tf.nest.flatten(structure)
-        quantity, codes, against = self._target(self.target if target is None else target, rows)
+        quantity, codes, against = arguments.quantity(self.model, self.output, target, rows)
         if isinstance(x, dict) and isinstance(self.baseline, (list, tuple)):
             raise ValueError(f"x is a dict and baseline a list; name the inputs: {[leaf.name for leaf in described]}.")
-        rule, fed, tokens = self._baseline(described, leaves)
+        rule, fed, tokens = arguments.start(self.method, self.baseline, described, leaves)
         question = Question(self.method, quantity, self.layer, rule, tokens)
         try:
             compiled = program(self.model, structure, question)
         except Unconnected as error:
             raise self._nothing_float(described) or error from None
         self._check_range(compiled, codes, against)
-        seeds = _per_row("seed", self.seed, rows)
+        seeds = arguments.per_row("seed", self.seed, rows)
         size = self.batch_size or int(np.clip(CHUNK_ELEMENTS // max(leaf[0].size for leaf in leaves), 1, 256))
         starts = range(0, rows, size)
-        bar = keras.utils.Progbar(len(starts), unit_name="chunk") if self.progress else None
+        bar = keras.utils.Progbar(len(starts), unit_name="chunk") if progress else None
         parts = []
         for start in starts:
             span = slice(start, start + size)
@@ -221,38 +224,10 @@ class Explainer:
         shown = self.progress if progress is None else progress
         size = int(dataset.cardinality()) if hasattr(dataset, "cardinality") else -1
         bar = keras.utils.Progbar(size if size >= 0 else None, unit_name="batch") if shown else None
-        quiet = Explainer.__new__(Explainer)
-        quiet.__dict__.update(self.__dict__, progress=False)
         for batch in dataset:
-            yield quiet(batch[0] if isinstance(batch, tuple) else batch)
+            yield self._answer(batch[0] if isinstance(batch, tuple) else batch, self.target, progress=False)
             if bar:
                 bar.add(1)
-
-    def _target(self, target: Any, rows: int) -> tuple[Quantity, np.ndarray, np.ndarray]:
-        """(what is read off the outputs, class codes [B], codes of the class against [B])."""
-        head = None
-        if isinstance(target, tuple):
-            if len(target) != 2:
-                raise ValueError(
-                    f"target is {target!r}; a tuple means (output, target). For F_a - F_b pass tfig.Contrast(a, b)."
-                )
-            head, target = target
-            names = getattr(self.model, "output_names", ())
-            if (
-                isinstance(head, str)
-                and head in names
-                and isinstance(getattr(self.model, "output", None), (list, tuple))
-            ):
-                head = names.index(head)
-        none, words = np.full(rows, NOTHING, np.int32), {"predicted": PREDICTED, "runner_up": RUNNER_UP}
-        if isinstance(target, Contrast):
-            chosen = _classes("Contrast.a", target.a, rows, words)
-            other = _classes("Contrast.b", target.b, rows, {"predicted": AGAINST_PREDICTED, "runner_up": RUNNER_UP})
-            return Quantity(self.output, head), chosen, other
-        if callable(target):
-            return Quantity(self.output, head, target), none, none
-        chosen = _classes("target", "predicted" if target is None else target, rows, words)
-        return Quantity(self.output, head), chosen, none
 
     def _check_range(self, compiled: Program, codes: np.ndarray, against: np.ndarray) -> None:
         if compiled.units is None:
@@ -277,50 +252,6 @@ class Explainer:
         return ValueError(
             f"nothing to attribute to: {kinds}, and only float inputs are explained; pass {pass_this}{others}."
         )
-
-    def _baseline(self, described: list[network.Leaf], leaves: list[np.ndarray]) -> tuple[Any, list[np.ndarray], Any]:
-        """(the rule of the question, arrays to feed for each explained input, a token baseline)."""
-        method, given = self.method, self.baseline
-        floats = [(leaf, value) for leaf, value in zip(described, leaves, strict=True) if leaf.explained]
-        if method.default_baseline is None:
-            return None, [], None
-        if given is None and method.default_baseline == "dataset":
-            raise ValueError(f"{method.name} needs references; pass baseline=tfig.baselines.Dataset(references).")
-        if isinstance(given, baselines.Dataset):
-            if not method.takes_references:
-                raise ValueError(f"{method.name} takes one baseline a row, not a Dataset; pass e.g. baseline='blur'.")
-            inputs = floats or list(zip(described, leaves, strict=True))
-            return baselines.Dataset(_references(given, inputs)), [], None
-        if isinstance(given, (baselines.Boundary, baselines.AtLayer)):
-            return given, [], None
-        if not floats:
-            name = method.default_baseline if given is None else given
-            # A number with a fraction, like a name, is no token.
-            if isinstance(name, (str, baselines.Baseline, float, np.floating)):
-                return baselines.AtLayer(name), [], None
-            parts = _each(given, described)
-            arrays = [
-                baselines.fit(leaf.name, part, value)
-                for leaf, part, value in zip(described, parts, leaves, strict=True)
-            ]
-            return None, [], baselines.Arrays(arrays)
-        rules, fed = [], []
-        for (leaf, value), part in zip(floats, _each(given, [leaf for leaf, _ in floats], described), strict=True):
-            flat = method.default_baseline == "blur" and value.ndim < 3
-            rule = (
-                baselines.named("zeros" if flat else method.default_baseline) if part is None else baselines.named(part)
-            )
-            ruled = isinstance(rule, baselines.Baseline)
-            if ruled and rule == baselines.NAMES["white"] and (value.max() > 1 or value.min() < 0):
-                raise ValueError(
-                    f"baseline 'white' means 1.0, and {leaf.name!r} runs from {value.min():g} to {value.max():g}; "
-                    "pass the number that is white here."
-                )
-            rules.append(rule if ruled else baselines.NAMES["zeros"])
-            fed.append(
-                np.full((1, *value.shape[1:]), np.nan, value.dtype) if ruled else baselines.fit(leaf.name, part, value)
-            )
-        return tuple(rules), fed, None
 
     def _explanation(self, answer: dict[str, Any], structure: Any, leaves: list[np.ndarray]) -> Explanation:
         found = tf.nest.map_structure(lambda tensor: tensor.numpy(), answer)
@@ -351,71 +282,6 @@ class Explainer:
             trace=trace,
             x=x,
         )
-
-
-def _each(given: Any, explained: list[network.Leaf], described: list[network.Leaf] | None = None) -> list[Any]:
-    """What was given as baseline, for each explained input."""
-    names = [leaf.name for leaf in explained]
-    everything = [leaf.name for leaf in described or explained]
-    if isinstance(given, dict):
-        unknown = set(given) - set(everything)
-        if unknown:
-            raise ValueError(f"baseline names inputs {sorted(unknown)}; the explained inputs are {names}.")
-        return [given.get(name) for name in names]
-    if isinstance(given, (list, tuple)) and len(everything) > 1:
-        if len(given) == len(everything):
-            return [part for part, name in zip(given, everything, strict=True) if name in names]
-        if len(given) != len(names):
-            raise ValueError(f"baseline has {len(given)} entries, and the explained inputs are {names}.")
-        return list(given)
-    if isinstance(given, (list, tuple)):
-        given = np.asarray(given)
-    if len(names) > 1 and np.ndim(given):
-        raise ValueError(
-            f"baseline is one array, and there are {len(names)} explained inputs {names}; pass a nest like x."
-        )
-    return [given] * len(names)
-
-
-def _references(given: baselines.Dataset, inputs: list[tuple[network.Leaf, np.ndarray]]) -> list[np.ndarray]:
-    """The references of each input, checked and in its dtype."""
-    values = given.values
-    parts = [values[leaf.name] for leaf, _ in inputs] if isinstance(values, dict) else tf.nest.flatten(values)
-    if len(parts) != len(inputs):
-        raise ValueError(
-            f"Dataset holds {len(parts)} arrays, and the explained inputs are {[leaf.name for leaf, _ in inputs]}."
-        )
-    for (leaf, value), part in zip(inputs, parts, strict=True):
-        if part.shape[1:] != value.shape[1:]:
-            raise ValueError(
-                f"references of {leaf.name!r} have shape {list(part.shape)}; they must be [R, ...] like x, "
-                f"{['R', *value.shape[1:]]}."
-            )
-    return [part.astype(value.dtype) for (_, value), part in zip(inputs, parts, strict=True)]
-
-
-def _per_row(name: str, value: Any, rows: int) -> np.ndarray:
-    """An int, or one for each row, as int32 [rows]."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"{name} is {value!r}; it must be an int or one int per row.")
-    if array.ndim > 1 or (array.ndim == 1 and len(array) != rows):
-        raise ValueError(f"{name} has shape {list(array.shape)}, and x has {rows} rows; pass an int or one per row.")
-    if array.size and not -(2**31) <= array.min() <= array.max() < 2**31:
-        raise ValueError(f"{name} does not fit into 32 bits: {value!r}.")
-    return np.broadcast_to(array, (rows,)).astype(np.int32)
-
-
-def _classes(name: str, value: Any, rows: int, words: dict[str, int]) -> np.ndarray:
-    """Class codes [rows] of an int, ints, or one of `words`."""
-    if isinstance(value, str):
-        if value not in words:
-            raise ValueError(f"{name} is {value!r}; words are {' and '.join(map(repr, words))}.")
-        return np.full(rows, words[value], np.int32)
-    classes = _per_row(name, value, rows)
-    if (classes < 0).any():
-        raise ValueError(f"{name} {int(classes.min())} is negative; classes count from 0.")
-    return classes
 
 
 def _warned(e: Explanation) -> Explanation:

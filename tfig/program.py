@@ -109,12 +109,11 @@ class _Build:
         seeds = tf.stack([seed, tf.zeros_like(seed)], -1)
         problem, crossing = self.pose(plain, points, seeds, chunk, fed)
         attributions, trace = method.attribute(problem)
+        ok = finite & valid
+        explained = ok
         if crossing is not None:
             trace = {**trace, "boundary_found": crossing.found, "boundary_distance": crossing.distance}
-            valid_map = crossing.found
-        else:
-            valid_map = tf.ones_like(finite)
-        ok = finite & valid
+            explained = ok & crossing.found
 
         def shown(leaf: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
             return tf.where(per_row(rows, leaf) > 0, leaf, float("nan"))
@@ -123,14 +122,14 @@ class _Build:
         result = {"score": shown(score, ok)}
         if method.default_baseline is not None:
             base = self.baseline_score(plain, problem, points, score)
-            result["baseline_score"] = shown(base, ok & valid_map)
+            result["baseline_score"] = shown(base, explained)
             if method.complete and (not method.needs_layer or _is_cut(problem)):
-                result["convergence_delta"] = shown(row_sum(attributions) - (score - base), ok & valid_map)
+                result["convergence_delta"] = shown(row_sum(attributions) - (score - base), explained)
         if self.question.quantity.function is None:
             result["target"] = tf.where(ok, target, -1)
             result["against"] = tf.where(ok, against, -1)
         status = tf.where(finite, tf.where(valid, OK, TARGET_OUT_OF_RANGE), NOT_FINITE)
-        maps = tuple(shown(leaf, ok & valid_map) for leaf in attributions)
+        maps = tuple(shown(leaf, explained) for leaf in attributions)
         return {**result, "attributions": maps, "status": tf.cast(status, tf.int32), "trace": trace}
 
     def pose(self, plain, points, seeds, chunk, fed) -> tuple[Problem, boundary.Crossing | None]:
