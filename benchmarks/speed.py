@@ -128,7 +128,7 @@ def peak(steps: int, queue) -> None:
 
 def main() -> None:
     """Print every figure."""
-    turns = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    turns = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     context = multiprocessing.get_context("spawn")
     peaks = []
     for steps in (50, 200):
