@@ -6,6 +6,8 @@ import tensorflow as tf
 from conftest import golden_model
 
 import tfig
+from tfig.kernels.expectation import normal, over_noise, spread
+from tfig.problem import Problem
 
 
 def test_smoothgrad_with_one_sample_and_no_noise_is_the_inner_method():
@@ -75,3 +77,20 @@ def test_smoothed_conductance_puts_noise_on_the_input():
 def test_bad_parameters(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         tfig.SmoothGrad(**bad)
+
+
+def test_what_an_inner_method_draws_does_not_repeat_the_noise():
+    x = tf.random.stateless_normal([2, 500], [1, 2])
+    problem = Problem(None, (x,), (), tf.constant([[3, 0], [4, 0]]), tf.constant(8))
+
+    class Nothing:
+        def take(self, rows):
+            return self
+
+    def term(p, row):
+        first = tf.zeros_like(p.seed[:, 0])
+        return (p.x[0] - tf.gather(x, row)) / tf.gather(spread(x), row)[:, None], normal(p.seed, first, p.x[0])
+
+    noise, inner = over_noise(problem.replace(score=Nothing()), 1, 1.0, (x, x), term, at_source=False)
+    assert abs(np.corrcoef(np.ravel(noise), np.ravel(inner))[0, 1]) < 0.15
+    assert abs(np.std(noise) - 1) < 0.15

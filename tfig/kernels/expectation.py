@@ -47,13 +47,13 @@ def over_noise(
     Args:
         at_source: at a layer, put the noise on the model's input instead of on the layer's output.
     """
-
     clean = problem.cut.x if at_source else problem.x
     deviations = [noise * spread(leaf) for leaf in clean]
 
     def perturbed(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> Any:
         x = tuple(
-            jitter(leaf, deviation, fork(p.seed, sample), tf.fill(tf.shape(row), i), row)
+            # Below zero, where no sample of the inner method counts: its draws must not repeat the noise.
+            jitter(leaf, deviation, fork(p.seed, sample), tf.fill(tf.shape(row), -2 - i), row)
             for i, (leaf, deviation) in enumerate(zip(clean, deviations, strict=True))
         )
         moved = p.replace(seed=fork(p.seed, sample), x=x)
