@@ -152,7 +152,8 @@ class Method(abc.ABC):
         stochastic: whether it draws noise from the seed.
         takes_references: whether it averages over a data set of baselines.
         needs_layer: whether it is defined only at a layer.
-        default_baseline: name of its default baseline; None where it has no baseline.
+        default_baseline: name of its default baseline, "dataset" where references must be given; None where it has
+            no baseline.
         needs: what it asks of the caller beyond a model and x, in words.
     """
 
@@ -162,12 +163,8 @@ class Method(abc.ABC):
     stochastic: ClassVar[bool] = False
     takes_references: ClassVar[bool] = False
     needs_layer: ClassVar[bool] = False
+    default_baseline: ClassVar[str | None] = None
     needs: ClassVar[str] = ""
-
-    @property
-    def default_baseline(self) -> str | None:
-        """Name of the baseline used when none is given; None where the method has no baseline."""
-        return None
 
     @property
     def parameters(self) -> dict[str, object]:

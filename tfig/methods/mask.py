@@ -62,6 +62,7 @@ class IGOS(Method):
         "Qi, Khorram & Li, Visualizing Deep Networks by Optimizing with Integrated Gradients, 2020, arXiv:1905.00954"
     )
     stochastic = True
+    default_baseline = "blur"
 
     def __post_init__(self):
         for name in ("resolution", "iterations", "steps"):
@@ -73,11 +74,6 @@ class IGOS(Method):
             raise ValueError(f"shrink is {self.shrink!r}; it must lie between 0 and 1.")
         if not 0 < self.minimum_step <= self.initial_step:
             raise ValueError(f"minimum_step is {self.minimum_step!r}; it must be positive and at most initial_step.")
-
-    @property
-    def default_baseline(self) -> str:
-        """Blur."""
-        return "blur"
 
     def like(self, problem: Problem) -> Leaves:
         """One channel at the masked leaf."""

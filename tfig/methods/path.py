@@ -42,6 +42,7 @@ class IntegratedGradients(Method):
     reference = "Sundararajan, Taly & Yan, Axiomatic Attribution for Deep Networks, 2017, arXiv:1703.01365"
     complete = True
     takes_references = True
+    default_baseline = "zeros"
 
     def __post_init__(self):
         one_of("rule", self.rule, path.RULES)
@@ -49,11 +50,6 @@ class IntegratedGradients(Method):
         if self.tolerance is not None:
             at_least("tolerance", self.tolerance, 0)
             whole("max_steps", self.max_steps, self.steps)
-
-    @property
-    def default_baseline(self) -> str:
-        """Zeros."""
-        return "zeros"
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The integral, refined if a tolerance is set."""
@@ -100,14 +96,10 @@ class ExpectedGradients(Method):
     takes_references = True
     stochastic = True
     needs = "baseline=tfig.baselines.Dataset(references)"
+    default_baseline = "dataset"
 
     def __post_init__(self):
         whole("samples", self.samples, 1)
-
-    @property
-    def default_baseline(self) -> str:
-        """None that can be guessed: references must be given."""
-        return "dataset"
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The mean over samples."""
@@ -151,14 +143,10 @@ class Conductance(Method):
     takes_references = True
     needs_layer = True
     needs = "layer="
+    default_baseline = "zeros"
 
     def __post_init__(self):
         whole("steps", self.steps, 1)
-
-    @property
-    def default_baseline(self) -> str:
-        """Zeros."""
-        return "zeros"
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The sum over steps."""
@@ -187,14 +175,10 @@ class InternalInfluence(Method):
     takes_references = True
     needs_layer = True
     needs = "layer="
+    default_baseline = "zeros"
 
     def __post_init__(self):
         whole("steps", self.steps, 1)
-
-    @property
-    def default_baseline(self) -> str:
-        """Zeros."""
-        return "zeros"
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The mean over midpoints."""

@@ -45,7 +45,7 @@ class _Noisy(Method):
         return self.inner.needs
 
     @property
-    def default_baseline(self) -> str | None:
+    def default_baseline(self) -> str | None:  # type: ignore[override]
         """As the inner method."""
         return self.inner.default_baseline
 
