@@ -101,7 +101,7 @@ def test_one_tf_function_one_matplotlib_no_private_keras():
 
 ORDER = [
     ("version",),
-    ("slices",),
+    ("slices", "picture"),
     ("network", "baselines"),
     ("ending",),
     ("score",),

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -133,6 +133,21 @@ def explain(
     return explainer(x)
 
 
+class Posed(NamedTuple):
+    """A question as posed to rows.
+
+    Fields:
+        program: what answers it.
+        target, against: [B] int32, codes as in `tfig.score`.
+        fed: arrays for each explained input, [1, ...] or [B, ...]; NaN where the program's own rule holds.
+    """
+
+    program: Program
+    target: np.ndarray
+    against: np.ndarray
+    fed: list[np.ndarray]
+
+
 class Explainer:
     """One question to one model, compiled at its first use and kept: the arguments of `explain`, without x.
 
@@ -183,17 +198,7 @@ class Explainer:
             x = np.asarray(x)
         structure, leaves = network.read(self.model, x)
         rows = len(leaves[0])
-        described: list[network.Leaf] = tf.nest.flatten(structure)
-        quantity, codes, against = arguments.quantity(self.model, self.output, target, rows)
-        if isinstance(x, dict) and isinstance(self.baseline, (list, tuple)):
-            raise ValueError(f"x is a dict and baseline a list; name the inputs: {[leaf.name for leaf in described]}.")
-        rule, fed, tokens = arguments.start(self.method, self.baseline, described, leaves)
-        question = Question(self.method, quantity, self.layer, rule, tokens)
-        try:
-            compiled = program(self.model, structure, question)
-        except Unconnected as error:
-            raise self._nothing_float(described) or error from None
-        self._check_range(compiled, codes, against)
+        compiled, codes, against, fed = self.pose(structure, leaves, target)
         seeds = arguments.per_row("seed", self.seed, rows)
         size = self.batch_size or int(np.clip(CHUNK_ELEMENTS // max(leaf[0].size for leaf in leaves), 1, 256))
         starts = range(0, rows, size)
@@ -212,6 +217,21 @@ class Explainer:
             if bar:
                 bar.add(1)
         return _warned(Explanation.concatenate(parts))
+
+    def pose(self, structure: Any, leaves: list[np.ndarray], target: Any) -> "Posed":
+        """The program for rows `leaves` of inputs `structure`, and what it is fed beside them."""
+        described: list[network.Leaf] = tf.nest.flatten(structure)
+        quantity, codes, against = arguments.quantity(self.model, self.output, target, len(leaves[0]))
+        if isinstance(structure, dict) and isinstance(self.baseline, (list, tuple)):
+            raise ValueError(f"x is a dict and baseline a list; name the inputs: {[leaf.name for leaf in described]}.")
+        rule, fed, tokens = arguments.start(self.method, self.baseline, described, leaves)
+        question = Question(self.method, quantity, self.layer, rule, tokens)
+        try:
+            compiled = program(self.model, structure, question)
+        except Unconnected as error:
+            raise self._nothing_float(described) or error from None
+        self._check_range(compiled, codes, against)
+        return Posed(compiled, codes, against, fed)
 
     def map(self, dataset: Iterable[Any], progress: bool | None = None) -> Iterator[Explanation]:
         """Explain a stream of batches, one `Explanation` each, holding one batch at a time.

@@ -2,8 +2,9 @@
 
 import dataclasses
 import difflib
+import itertools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -164,6 +165,45 @@ def declared(model: Any) -> dict[str, Leaf]:
     }
 
 
+def interface(model: Any) -> Any:
+    """The nest of inputs a model takes, a `Leaf` at each place: what `read` finds in x, where there is no x.
+
+    Raises:
+        ValueError: the model does not say what it takes.
+    """
+    takes = declared(model)
+    if serving_signature(model) is not None:
+        return takes if len(takes) > 1 else next(iter(takes.values()))
+    if isinstance(model, keras.Model) and takes:
+        if isinstance(model, keras.Sequential) or len(takes) == 1:
+            return next(iter(takes.values()))
+        leaves = iter(takes.values())
+        return takes if isinstance(model.input, dict) else tf.nest.map_structure(lambda _: next(leaves), model.input)
+    built = model.get_build_config() if isinstance(model, keras.Model) and model.built else None
+    if not built:
+        raise ValueError(
+            f"{type(model).__name__} does not say what shapes it takes; pass a Keras model that has been called on "
+            "data."
+        )
+    shapes = built["input_shape"] if "input_shape" in built else next(iter(built["shapes_dict"].values()))
+    return _shapes(shapes, model.input_dtype, itertools.count())
+
+
+def _shapes(shapes: Any, dtype: str, counter: Iterator[int], name: str | None = None) -> Any:
+    """A nest of shapes as a nest of leaves, named by their keys, or x, x_1, ... in their order."""
+    if isinstance(shapes, dict):
+        return {key: _shapes(shapes[key], dtype, counter, key) for key in sorted(shapes)}
+    if all(size is None or isinstance(size, int) for size in shapes):
+        number = next(counter)
+        return Leaf(name or generated(number), (None, *shapes[1:]), dtype)
+    return type(shapes)(_shapes(part, dtype, counter) for part in shapes)
+
+
+def generated(number: int) -> str:
+    """The name of an input that has none of its own: x, x_1, ..."""
+    return f"x_{number}" if number else "x"
+
+
 def read(model: Any, x: Any) -> tuple[Any, list[np.ndarray]]:
     """Check the user's `x` against what the model takes.
 
@@ -208,7 +248,7 @@ def _names(model: Any, x: Any, takes: dict[str, Leaf]) -> list[str]:
         raise ValueError(
             f"the model takes {len(takes)} inputs {list(takes)}, and x has {count}; pass them as a list or a dict."
         )
-    return list(takes) if takes else ["x", *(f"x_{i}" for i in range(1, count))]
+    return list(takes) if takes else [generated(i) for i in range(count)]
 
 
 def _read_leaf(name: str, array: np.ndarray, takes: Leaf | None, keras_model: bool) -> tuple[Leaf, np.ndarray]:

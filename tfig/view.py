@@ -3,17 +3,14 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
+
+from tfig import picture
 
 if TYPE_CHECKING:
     from tfig.explanation import Explanation
 
-WARM, COLD = (178, 24, 43), (33, 102, 172)
-"""RGB of evidence for the target (red) and against it (blue)."""
-
-CLIP = 99.0
-"""Percentile of |map| shown in full colour: a single outlier does not wash out the rest."""
+WARM, COLD = picture.WARM, picture.COLD
 
 
 def heatmap(attributions: Any, x: Any) -> Any:
@@ -23,11 +20,11 @@ def heatmap(attributions: Any, x: Any) -> Any:
     if isinstance(attributions, (list, tuple)):
         inputs = x if isinstance(x, (list, tuple)) else [None] * len(attributions)
         return [heatmap(leaf, value) for leaf, value in zip(attributions, inputs, strict=True)]
-    summed = attributions.sum(-1) if attributions.ndim >= 3 else attributions
-    if isinstance(x, np.ndarray) and x.ndim == 4 and summed.ndim == 3 and summed.shape != x.shape[:3]:
-        size = (x.shape[2], x.shape[1])
-        return np.stack([cv2.resize(row.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) for row in summed])
-    return summed
+    if attributions.ndim < 3:
+        return attributions
+    over_image = isinstance(x, np.ndarray) and x.ndim == 4 and attributions.ndim == 4
+    larger = over_image and attributions.shape[:3] != x.shape[:3]
+    return picture.heatmap(attributions, x.shape[1:3] if larger else None).numpy()
 
 
 def full(e: "Explanation") -> float | None:
@@ -36,36 +33,20 @@ def full(e: "Explanation") -> float | None:
 
 
 def strength(map_: np.ndarray, top: float | None = None) -> np.ndarray:
-    """A map [H, W] scaled to [-1, 1] by `top`, or the 99th percentile of its magnitude; all zeros stay zeros."""
-    top = top or np.percentile(np.abs(map_), CLIP) or np.abs(map_).max()
-    return np.clip(map_ / top, -1, 1) if top > 0 else np.zeros_like(map_)
+    """A map scaled to [-1, 1] by `top`, or the 99th percentile of its magnitude; all zeros stay zeros."""
+    return picture.strength(map_[np.newaxis], top)[0].numpy()
 
 
 def pixels(image: np.ndarray) -> np.ndarray:
-    """An image [H, W, C] of any range as uint8 RGB [H, W, 3]: its own range is stretched over black to white."""
+    """An image [H, W, C] or [H, W] of any range as uint8 RGB [H, W, 3]: as `tfig.picture.pixels`."""
     image = np.asarray(image)
-    if image.dtype != np.uint8:
-        low, high = float(image.min()), float(image.max())
-        if low < 0 or high > 1:
-            low, high = (0.0, 255.0) if low >= 0 and high > 1 and high <= 255 else (low, high)
-        else:
-            low, high = 0.0, 1.0
-        image = np.clip((image - low) / max(high - low, 1e-12) * 255, 0, 255).astype(np.uint8)
-    if image.ndim == 2:
-        image = image[..., np.newaxis]
-    return np.repeat(image[..., :1], 3, -1) if image.shape[-1] != 3 else image
+    return picture.pixels((image if image.ndim == 3 else image[..., np.newaxis])[np.newaxis])[0].numpy()
 
 
 def paint(map_: np.ndarray, image: np.ndarray, alpha: float, top: float | None = None) -> np.ndarray:
-    """One map over one image [H, W, C], uint8 RGB [H, W, 3]; the image is greyed, so that colour means the map."""
-    rgb = pixels(image)
-    if map_.shape != rgb.shape[:2]:
-        map_ = cv2.resize(map_.astype(np.float32), rgb.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    grey = np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., np.newaxis], 3, -1).astype(np.float32)
-    scaled = strength(map_, top)[..., np.newaxis]
-    colour = np.where(scaled >= 0, np.array(WARM, np.float32), np.array(COLD, np.float32))
-    opacity = alpha * np.abs(scaled)
-    return np.clip(grey * (1 - opacity) + colour * opacity + 0.5, 0, 255).astype(np.uint8)
+    """One map [h, w], enlarged to its image [H, W, C], painted over it: uint8 RGB [H, W, 3]."""
+    maps = picture.heatmap(map_[np.newaxis, ..., np.newaxis].astype(np.float32), image.shape[:2])
+    return picture.paint(maps, np.asarray(image)[np.newaxis], alpha, top)[0].numpy()
 
 
 def named(nest: Any) -> dict[str, Any]:

@@ -1,0 +1,281 @@
+"""From a model to a SavedModel that explains itself under TensorFlow Serving."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfig import network, slices
+from tfig.api import Explainer
+from tfig.baselines import Arrays
+from tfig.serving import audit, protocol, trial
+from tfig.serving.signatures import Served, function, names, predict
+from tfig.version import VERSION
+
+BATCHING = ("max_batch_size", "batch_timeout_micros", "num_batch_threads", "max_enqueued_batches")
+
+
+def export(
+    model: Any,
+    directory: str | os.PathLike,
+    explanations: Mapping[str, Any],
+    *,
+    output: str | None = None,
+    layer: Any = None,
+    baseline: Any = None,
+    version: int | None = None,
+    warmup: Any = True,
+    batching: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a SavedModel that TensorFlow Serving serves unchanged and that explains its own answers.
+
+    Beside ``serving_default``, which answers as the model's own export does, each explanation NAME is two signatures:
+    NAME takes the model's inputs and explains each row's predicted class; NAME_at takes also ``target [B]`` (-1:
+    predicted), ``contrast [B]`` (-1: none, -2: runner-up, -3: predicted), ``baseline [B or 1, ...]`` (a row of NaN: the
+    default) and ``seed [B]``, each optional. Both return ``attributions``, ``target``, ``score``, ``baseline_score``,
+    ``convergence_delta``, ``status`` (0 ok, 1 target out of range, 2 not finite), for images ``heatmap`` and
+    ``overlay_bytes`` (PNG), and the method's diagnostics as ``trace_*``, each with a row a row. Their programs are the
+    ones that `tfig.explain` runs.
+
+    Args:
+        model: a built Keras model, the directory of a SavedModel, or a loaded SavedModel.
+        directory: of the model's versions, as TensorFlow Serving polls it; the model is written to
+            ``directory/version``, beside it first and then renamed.
+        explanations: signature name -> method (object or name), or `tfig.Explainer` of the same model where each needs
+            its own layer, output, target or baseline.
+        output, layer, baseline: as in `tfig.explain`, for the explanations given as methods.
+        version: a positive int; by default the one after the highest there is.
+        warmup: write requests with which the server warms up; or a row of x to do it with, [1, ...], in place of zeros.
+        batching: parameters of TensorFlow Serving's batching for this model (``max_batch_size``,
+            ``batch_timeout_micros``, ``num_batch_threads``, ``max_enqueued_batches``, ``allowed_batch_sizes``).
+
+    Returns:
+        the folder of the new version.
+
+    Raises:
+        ValueError: it cannot be served, for the reason named, or what was given does not fit; nothing is left behind.
+        FileExistsError: the version exists.
+
+    >>> tfig.export(model, "models/digits", {"explain": tfig.IntegratedGradients()})
+    """
+    source = _source(model)
+    structure = network.interface(source)
+    leaves: list[network.Leaf] = tf.nest.flatten(structure)
+    served = {
+        name: _served(name, explainer, structure, leaves)
+        for name, explainer in _explainers(source, explanations, output, layer, baseline).items()
+    }
+    signatures = _own(model, source, structure)
+    for name in served:
+        for key in (name, protocol.at(name)):
+            if key in signatures or (key != name and key in served):
+                raise ValueError(f"signature {key!r} exists already; choose another name for explanation {name!r}.")
+    for name, one in served.items():
+        signatures[name], signatures[protocol.at(name)] = one.plain(), one.full()
+
+    module = tf.Module()
+    module.held = _resources(source)
+    directory = Path(directory)
+    _next(directory, version)
+    hidden = directory / f".{uuid.uuid4().hex}"
+    try:
+        hidden.mkdir(parents=True)
+        tf.saved_model.save(module, os.fspath(hidden), signatures)
+        audit.check(hidden)
+        (hidden / protocol.DESCRIPTION).parent.mkdir(exist_ok=True)
+        (hidden / protocol.DESCRIPTION).write_text(json.dumps(_described(source, served), indent=1) + "\n")
+        if batching is not None:
+            (hidden / protocol.BATCHING).write_text(_batching(batching))
+        trial.run(hidden, directory.resolve().name, warmup, source, next(iter(served.values())))
+        return _publish(hidden, directory, version)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _source(model: Any) -> Any:
+    """The model or loaded SavedModel."""
+    if isinstance(model, (str, os.PathLike)):
+        audit.read(Path(model))
+        return tf.saved_model.load(os.fspath(model))
+    if isinstance(model, keras.Model) or network.serving_signature(model) is not None:
+        return model
+    raise ValueError(
+        f"model is {type(model).__name__}, which says neither what it takes nor where its weights are; pass a Keras "
+        "model or a SavedModel directory."
+    )
+
+
+def _explainers(
+    source: Any, explanations: Mapping[str, Any], output: str | None, layer: Any, baseline: Any
+) -> dict[str, Explainer]:
+    if not isinstance(explanations, Mapping) or not explanations:
+        raise ValueError(
+            f"explanations is {explanations!r}; pass a dict of signature name to method, e.g. "
+            '{"explain": tfig.IntegratedGradients()}.'
+        )
+    found = {}
+    for name, asked in explanations.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"explanation name {name!r} is no name of a signature; use letters, digits and _.")
+        if isinstance(asked, Explainer):
+            if asked.model is not source:
+                raise ValueError(f"explanation {name!r} is an Explainer of another model; make it of the one exported.")
+            found[name] = asked
+            continue
+        try:
+            found[name] = Explainer(source, asked, output=output, layer=layer, baseline=baseline)
+        except ValueError as error:
+            raise ValueError(f"explanation {name!r}: {error}") from error
+    return found
+
+
+def _served(name: str, explainer: Explainer, structure: Any, leaves: list[network.Leaf]) -> Served:
+    """An explanation posed to one row of zeros: its program, and what it is fed by default."""
+    if np.ndim(explainer.seed):
+        raise ValueError(f"explanation {name!r} has a seed for each row; export it with one seed.")
+    empty = [
+        np.zeros([1, *(size or 1 for size in leaf.shape[1:])], tf.as_dtype(leaf.compute_dtype).as_numpy_dtype)
+        for leaf in leaves
+    ]
+    try:
+        posed = explainer.pose(structure, empty, explainer.target)
+    except (ValueError, TypeError) as error:
+        advice = ""
+        if isinstance(error, TypeError) or "radient" in type(error).__name__:
+            advice = " (was it saved with experimental_custom_gradients=False?)"
+        raise ValueError(f"explanation {name!r} cannot be made: {error}{advice}") from error
+    if (posed.target < -1).any():
+        raise ValueError(
+            f"explanation {name!r} is of the runner-up, which callers ask for as contrast; export it without target=."
+        )
+    return Served(explainer, leaves, names(leaves), posed)
+
+
+def _own(model: Any, source: Any, structure: Any) -> dict[str, Any]:
+    """The model's own signatures."""
+    if isinstance(source, keras.Model):
+        return {protocol.DEFAULT: predict(source, structure)}
+    known = getattr(source, "signatures", None) or {protocol.DEFAULT: source}
+    defaults = {}
+    if isinstance(model, (str, os.PathLike)):
+        definitions = audit.read(Path(model)).signature_def
+        defaults = {name: dict(getattr(definitions[name], "defaults", {})) for name in known if name in definitions}
+    return {name: _again(one, defaults.get(name, {})) for name, one in known.items()}
+
+
+def _again(signature: Any, defaults: Mapping[str, Any]) -> Any:
+    """A loaded signature to be saved again; one with optional inputs would lose their defaults."""
+    if not defaults:
+        return signature
+    specs = signature.structured_input_signature[1]
+    ordered = sorted(specs, key=lambda name: (name in defaults, name))
+    values = {name: tf.constant(tf.make_ndarray(value)) for name, value in defaults.items()}
+    named = {name: tf.TensorSpec(specs[name].shape, specs[name].dtype, name=name) for name in ordered}
+    return function(signature, named, values)
+
+
+def _resources(source: Any) -> Any:
+    """What the saved module must hold: raw variables, since a Keras variable is saved as a second one; tables."""
+    if not isinstance(source, keras.Model):
+        return source
+    held: list[Any] = [variable.value for variable in source.variables]
+    for layer in [source, *slices.layers(source)]:
+        held += [
+            value
+            for value in vars(layer).values()
+            if isinstance(value, (tf.Variable, tf.saved_model.experimental.TrackableResource))
+        ]
+    return list({id(value): value for value in held}.values())
+
+
+def _next(directory: Path, version: int | None) -> int:
+    """The version to write: the one asked for, or the one after the highest.
+
+    Raises:
+        ValueError, FileExistsError: it is no version, or it exists.
+    """
+    if version is not None and (isinstance(version, bool) or not isinstance(version, int) or version < 1):
+        raise ValueError(f"version is {version!r}; it must be a positive int.")
+    known = versions(directory)
+    if version in known:
+        raise FileExistsError(f"version {version} exists in {str(directory)!r}; leave version= out for the next one.")
+    return version or max(known, default=0) + 1
+
+
+def versions(directory: Path) -> dict[int, Path]:
+    """The version folders of a model, as TensorFlow Serving reads their names."""
+    folders = directory.iterdir() if directory.is_dir() else iter(())
+    return {int(folder.name): folder for folder in folders if folder.name.isdecimal() and folder.is_dir()}
+
+
+def _publish(hidden: Path, directory: Path, version: int | None) -> Path:
+    """Rename the finished folder into place; where another exporter was faster, to the next version."""
+    while True:
+        final = directory / str(_next(directory, version))
+        try:
+            os.rename(hidden, final)
+            return final
+        except OSError:
+            if not final.exists():
+                raise
+
+
+def _described(source: Any, served: Mapping[str, Served]) -> dict[str, Any]:
+    """What ``assets.extra/tfig.json`` says."""
+    one = next(iter(served.values()))
+    return {
+        "tfig": VERSION,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "model": getattr(source, "name", type(source).__name__),
+        "inputs": {
+            name: {"shape": list(leaf.shape), "dtype": leaf.dtype, "explained": leaf.explained}
+            for name, leaf in zip(one.names, one.leaves, strict=True)
+        },
+        "statuses": {str(code): meaning for code, meaning in protocol.STATUSES.items()},
+        "explanations": {name: _described_one(name, explanation) for name, explanation in served.items()},
+    }
+
+
+def _described_one(name: str, served: Served) -> dict[str, Any]:
+    explainer = served.explainer
+    method, given = explainer.method, explainer.baseline
+    shown = method.default_baseline if given is None else given
+    if isinstance(shown, (Arrays, np.ndarray, list, tuple, dict)):
+        shown = type(shown).__name__ + " given at export"
+    return {
+        "signatures": [name, protocol.at(name)],
+        "method": method.name,
+        "parameters": method.parameters,
+        "reference": method.reference,
+        "complete": method.complete,
+        "layer": None if explainer.layer is None else explainer.layer.name,
+        "output": explainer.output,
+        "target": None if explainer.target is None else repr(explainer.target),
+        "baseline": None if shown is None else str(shown),
+        "seed": int(explainer.seed),
+        "options": {
+            option: {"shape": [None, *value.shape[1:].as_list()], "dtype": value.dtype.name}
+            for option, value in served.options.items()
+        },
+    }
+
+
+def _batching(given: Mapping[str, Any]) -> str:
+    """``batching_params.pbtxt``, in protobuf's text format."""
+    unknown = set(given) - {*BATCHING, "allowed_batch_sizes"}
+    if unknown:
+        raise ValueError(f"batching has no {sorted(unknown)}; it takes {[*BATCHING, 'allowed_batch_sizes']}.")
+    sizes = list(given.get("allowed_batch_sizes", ()))
+    largest = given.get("max_batch_size")
+    if sizes and (sizes != sorted(set(sizes)) or sizes[-1] != largest):
+        raise ValueError(f"allowed_batch_sizes is {sizes}; it must rise and end with max_batch_size, {largest}.")
+    lines = [f"{name} {{ value: {int(given[name])} }}" for name in BATCHING if name in given]
+    return "\n".join([*lines, *(f"allowed_batch_sizes: {int(size)}" for size in sizes), ""])

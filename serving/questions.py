@@ -1,0 +1,226 @@
+"""What a client sends: the same for the blocking and the async client."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+
+from tfig import arguments, baselines
+from tfig.score import AGAINST_PREDICTED, NOTHING, PREDICTED, RUNNER_UP, Contrast
+from tfig.serving import protocol
+from tfig.serving.answers import ServingError, spec
+from tfig.serving.servable import proto
+
+RETRIED = "Threadpool Exhausted"
+
+
+def pause(error: grpc.RpcError, attempt: int, retries: int, left: float) -> float | None:
+    """Seconds to wait before asking again, or None: only what another moment may answer is asked again."""
+    again = error.code() is grpc.StatusCode.UNAVAILABLE or (
+        error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and RETRIED in (error.details() or "")
+    )
+    wait = min(0.1 * 2**attempt, 5.0) * np.random.default_rng().uniform(0.5, 1.0)
+    return wait if again and attempt < retries and wait < left else None
+
+
+def channel(
+    address: str, max_message_bytes: int, credentials: Any, ca: Any, certificate: Any, key: Any, kind: Any
+) -> Any:
+    """A channel of `kind` (`grpc` or `grpc.aio`), with TLS where credentials or files are given."""
+    options = [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+    ]
+    if credentials is None and (ca is not None or certificate is not None):
+        if (certificate is None) != (key is None):
+            raise ValueError("mutual TLS needs certificate= and key= together.")
+        files = (None if path is None else Path(path).read_bytes() for path in (ca, key, certificate))
+        credentials = grpc.ssl_channel_credentials(*files)
+    if credentials is None:
+        return kind.insecure_channel(address, options)
+    return kind.secure_channel(address, credentials, options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """Requests to a model on a server, and readings of their answers.
+
+    Fields:
+        model, version: as the server names them; the latest version, if None.
+        rows: of a request, at most.
+        request_bytes: of the inputs of a request, about.
+    """
+
+    model: str
+    version: int | None
+    rows: int
+    request_bytes: int
+
+    def __post_init__(self):
+        for name in ("rows", "request_bytes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be at least 1.")
+
+    def metadata(self) -> Any:
+        """The request for the model's signatures."""
+        request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        self._address(request.model_spec)
+        return request
+
+    def status(self) -> Any:
+        """The request for the states of the model's versions."""
+        request = get_model_status_pb2.GetModelStatusRequest()
+        self._address(request.model_spec)
+        return request
+
+    def _address(self, spec: Any) -> None:
+        spec.name = self.model
+        if self.version is not None:
+            spec.version.value = self.version
+
+    def explain(
+        self, signatures: Mapping[str, Any], x: Any, name: str, target: Any, contrast: Any, baseline: Any, seed: Any,
+        outputs: Any,
+    ) -> Iterator[tuple[slice, Any]]:  # fmt: skip
+        """The requests, with the rows of x that each is about."""
+        known = protocol.explanations(signatures)
+        if name not in known:
+            raise ServingError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"model {self.model!r} has no explanation {name!r}; it has {list(known) or 'none'}.",
+            )
+        inputs = arrays(signatures[name], x)
+        rows = len(next(iter(inputs.values())))
+        exported = tf.make_ndarray(known[name].defaults[protocol.SEED])
+        said = any(value is not None for value in (target, contrast, baseline)) or np.any(np.asarray(seed) != exported)
+        definition = known[name] if said else signatures[name]
+        sent = inputs if not said else inputs | options(definition, inputs, rows, target, contrast, baseline, seed)
+        wanted = wanted_outputs(definition, outputs)
+        yield from self._requests(protocol.at(name) if said else name, sent, rows, wanted)
+
+    def predict(self, signatures: Mapping[str, Any], x: Any) -> Iterator[tuple[slice, Any]]:
+        """The requests for the model's own answer."""
+        inputs = arrays(signatures[protocol.DEFAULT], x)
+        yield from self._requests(protocol.DEFAULT, inputs, len(next(iter(inputs.values()))), [])
+
+    def _requests(self, signature: str, sent: Mapping[str, np.ndarray], rows: int, wanted: list[str]) -> Iterator:
+        size = max(1, min(self.rows, self.request_bytes // max(1, sum(a[:1].nbytes for a in sent.values()))))
+        for start in range(0, rows, size):
+            span = slice(start, min(start + size, rows))
+            request = predict_pb2.PredictRequest(output_filter=wanted)
+            self._address(request.model_spec)
+            request.model_spec.signature_name = signature
+            for alias, array in sent.items():
+                request.inputs[alias].CopyFrom(proto(array[span]))
+            yield span, request
+
+
+def arrays(definition: Any, x: Any) -> dict[str, np.ndarray]:
+    """The user's x as the required inputs of a signature, by name.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    takes = {name: spec(definition.inputs[name]) for name in sorted(definition.inputs)}
+    if isinstance(x, Mapping):
+        if set(x) != set(takes):
+            raise ValueError(f"x names inputs {sorted(x)}, and the model takes {list(takes)}.")
+        given = dict(x)
+    elif len(takes) == 1:
+        given = dict(zip(takes, x if isinstance(x, (list, tuple)) and len(x) == 1 else [x], strict=True))
+    elif isinstance(x, (list, tuple)) and set(takes) == {"x", *(f"x_{i}" for i in range(1, len(x)))}:
+        given = {f"x_{i}" if i else "x": part for i, part in enumerate(x)}
+    else:
+        raise ValueError(f"the model takes inputs {list(takes)}; pass x as a dict that names them.")
+    found = {name: _array(name, given[name], *takes[name]) for name in takes}
+    if len({len(array) for array in found.values()}) > 1:
+        raise ValueError(f"inputs have different numbers of rows: { {name: len(a) for name, a in found.items()} }.")
+    return found
+
+
+def _array(name: str, value: Any, shape: list[int | None], dtype: str) -> np.ndarray:
+    array = np.asarray(value)
+    if len(array.shape) != len(shape) or any(
+        want is not None and want != got for want, got in zip(shape, array.shape, strict=True)
+    ):
+        hint = " A single example needs a batch axis: x[None]." if len(array.shape) == len(shape) - 1 else ""
+        raise ValueError(f"input {name!r} has shape {list(array.shape)}, and the model takes {shape}.{hint}")
+    if len(array) == 0:
+        raise ValueError(f"input {name!r} has zero rows: there is nothing to ask.")
+    if dtype == "string":
+        return array.astype(object)
+    if array.dtype.kind == "f" and tf.as_dtype(dtype).is_integer and (array != np.round(array)).any():
+        raise ValueError(f"input {name!r} holds fractions, and the model takes {dtype}.")
+    return array.astype(tf.as_dtype(dtype).as_numpy_dtype)
+
+
+def options(
+    definition: Any, inputs: Mapping[str, np.ndarray], rows: int, target: Any, contrast: Any, baseline: Any, seed: Any
+) -> dict[str, np.ndarray]:
+    """Every option of a signature, explicitly and with a row for each row, so that batching servers take it too.
+
+    Raises:
+        ValueError: an option that this explanation does not have, or that does not fit.
+    """
+    if isinstance(target, Contrast):
+        if contrast is not None:
+            raise ValueError("target is a Contrast, and contrast= is given too; pass one of them.")
+        target, contrast = target.a, target.b
+    found: dict[str, np.ndarray] = {}
+    words = {"predicted": PREDICTED}
+    others = {"runner_up": RUNNER_UP, "predicted": AGAINST_PREDICTED}
+    for name, value, codes in ((protocol.TARGET, target, words), (protocol.CONTRAST, contrast, others)):
+        if name in definition.inputs:
+            found[name] = _codes(name, value, rows, codes, definition.defaults)
+        elif value is not None:
+            raise ValueError(f"{name} is {value!r}, and this explanation is of a score of its own: it takes none.")
+    found[protocol.SEED] = _per_row(protocol.SEED, seed, rows)
+    takes = protocol.parts(protocol.BASELINE, definition.inputs)
+    if baseline is not None and not takes:
+        raise ValueError("this explanation takes no baseline from callers; it was fixed at export.")
+    if isinstance(baseline, Mapping) and set(baseline) - {name or "" for name in takes}:
+        raise ValueError(f"baseline names {sorted(baseline)}, and the explained inputs are {sorted(map(str, takes))}.")
+    if baseline is not None and not isinstance(baseline, Mapping) and len(takes) > 1 and np.ndim(baseline):
+        raise ValueError(f"baseline is one array, and there are several inputs {sorted(map(str, takes))}; pass a dict.")
+    for name, alias in takes.items():
+        like = inputs[name] if name is not None else next(a for n, a in inputs.items() if n in definition.inputs)
+        part = baseline.get(name) if isinstance(baseline, Mapping) else baseline
+        kind = tf.as_dtype(definition.inputs[alias].dtype).as_numpy_dtype
+        if isinstance(part, (str, baselines.Baseline)):
+            raise ValueError(f"baseline {part!r} is computed at export; to a server pass a number or an array.")
+        filled = np.full(like.shape, np.nan, kind) if part is None else baselines.fit(alias, part, like.astype(kind))
+        found[alias] = np.ascontiguousarray(np.broadcast_to(filled, like.shape))
+    return found
+
+
+def _codes(name: str, value: Any, rows: int, words: Mapping[str, int], defaults: Mapping[str, Any]) -> np.ndarray:
+    if value is None:
+        default = tf.make_ndarray(defaults[name]) if name in defaults else np.array([NOTHING], np.int32)
+        return np.repeat(default, rows)
+    if isinstance(value, str):
+        if value not in words:
+            raise ValueError(
+                f"{name} is {value!r}; pass a class, one for each row, or {' or '.join(map(repr, words))}."
+            )
+        return np.full(rows, words[value], np.int32)
+    return _per_row(name, value, rows)
+
+
+def _per_row(name: str, value: Any, rows: int) -> np.ndarray:
+    return np.ascontiguousarray(arguments.per_row(name, value, rows))
+
+
+def wanted_outputs(definition: Any, outputs: Any) -> list[str]:
+    """The outputs to ask for: by default the numbers, from which pictures are drawn at home."""
+    names = sorted(definition.outputs)
+    if outputs is None:
+        return protocol.numbers(names)
+    unknown = set(outputs) - set(names)
+    if unknown:
+        raise ValueError(f"no outputs {sorted(unknown)}; this explanation answers {names}.")
+    return sorted({*outputs, protocol.SCORE, protocol.STATUS})

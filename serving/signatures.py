@@ -1,0 +1,240 @@
+"""Programs as signatures of a SavedModel: named, batch-major, with optional inputs."""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfig import network, picture
+from tfig.api import CHUNK_ELEMENTS, Explainer, Posed
+from tfig.network import Leaf, Network
+from tfig.score import AGAINST_PREDICTED, NOTHING, PREDICTED
+from tfig.serving import protocol
+
+OUT_OF_RANGE = -(2**31)
+"""A class code that is no class and no word."""
+
+GENERATED = re.compile(r"(keras_tensor|input_layer|args)(_\d+)*$")
+"""Names that Keras gives to inputs that the user has not named."""
+
+Tensors = dict[str, tf.Tensor]
+
+
+def function(body: Callable[..., Tensors], specs: dict[str, tf.TensorSpec], defaults: dict[str, tf.Tensor]) -> Any:
+    """A `tf.function` of named inputs, those with a default last, that a SavedModel can hold as a signature.
+
+    Optional inputs are served only if they are the eager tensors among the defaults of a Python function's parameters.
+    """
+    parameter = inspect.Parameter
+    parameters = [
+        parameter(f"p{i}", parameter.POSITIONAL_OR_KEYWORD, default=defaults.get(name, parameter.empty))
+        for i, name in enumerate(specs)
+    ]
+    declared = inspect.Signature(parameters)
+
+    def call(*args, **kwargs):
+        bound = declared.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return body(**dict(zip(specs, bound.args, strict=True)))
+
+    call.__signature__ = declared  # type: ignore[attr-defined]
+    return tf.function(call, input_signature=list(specs.values()), autograph=False)
+
+
+def names(leaves: list[Leaf]) -> list[str]:
+    """The names inputs are served by: the user's own, or x, x_1, ...
+
+    Raises:
+        ValueError: two inputs, or an input and an option, would have the same name.
+    """
+    counter = iter(range(len(leaves)))
+    found = [network.generated(next(counter)) if GENERATED.match(leaf.name) else leaf.name for leaf in leaves]
+    taken = {protocol.TARGET, protocol.CONTRAST, protocol.SEED, protocol.BASELINE}
+    taken |= {protocol.of(protocol.BASELINE, name) for name in found}
+    clash = sorted({name for name in found if found.count(name) > 1 or name in taken})
+    if clash:
+        raise ValueError(
+            f"inputs named {clash} clash with each other or with the options of an explanation; rename them."
+        )
+    return found
+
+
+def predict(model: Any, structure: Any) -> Any:
+    """The signature that answers as the model's own export does: the same names, the same outputs."""
+    leaves: list[Leaf] = tf.nest.flatten(structure)
+    specs = {leaf.name: tf.TensorSpec(leaf.shape, leaf.dtype, name=leaf.name) for leaf in leaves}
+    if not network.declared(model):
+        wire = ["args_0", *(f"args_0_{i}" for i in range(1, len(leaves)))]
+        specs = {
+            name: tf.TensorSpec(leaf.shape, leaf.dtype, name=name) for name, leaf in zip(wire, leaves, strict=True)
+        }
+    call = Network(model, structure)
+
+    def body(**inputs: tf.Tensor) -> Tensors:
+        given = [tf.ensure_shape(inputs[name], spec.shape) for name, spec in specs.items()]
+        outputs = call(given)
+        if isinstance(outputs, dict):
+            return {str(name): tf.identity(value) for name, value in outputs.items()}
+        return {f"output_{i}": tf.identity(value) for i, value in enumerate(tf.nest.flatten(outputs))}
+
+    return function(body, specs, {})
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """An explanation of a model, to be made two signatures.
+
+    Fields:
+        explainer: the question.
+        leaves: the model's inputs.
+        names: the names they are served by.
+        posed: the program and what it is fed where the caller says nothing.
+    """
+
+    explainer: Explainer
+    leaves: list[Leaf]
+    names: list[str]
+    posed: Posed
+
+    @property
+    def specs(self) -> dict[str, tf.TensorSpec]:
+        """The model's own inputs."""
+        return {
+            name: tf.TensorSpec(leaf.shape, leaf.dtype, name=name)
+            for name, leaf in zip(self.names, self.leaves, strict=True)
+        }
+
+    @property
+    def explained(self) -> list[tuple[str | None, Leaf]]:
+        """Inputs that are attributed, with the names their tensors end in: None for a model's only input."""
+        several = len(self.leaves) > 1
+        pairs = zip(self.names, self.leaves, strict=True)
+        return [(name if several else None, leaf) for name, leaf in pairs if leaf.explained]
+
+    @property
+    def options(self) -> dict[str, tf.Tensor]:
+        """What a caller may say beyond the inputs, with what holds where it is not said."""
+        found: dict[str, tf.Tensor] = {}
+        if self.explainer.target is None or not callable(_inner(self.explainer.target)):
+            found[protocol.TARGET] = tf.constant(self.posed.target)
+            found[protocol.CONTRAST] = tf.constant(self.posed.against)
+        if self.posed.program.fed:
+            for (name, leaf), given in zip(self.explained, self.posed.fed, strict=True):
+                nothing = np.full([1, *(size or 1 for size in leaf.shape[1:])], np.nan, given.dtype)
+                found[protocol.of(protocol.BASELINE, name)] = tf.constant(nothing)
+        found[protocol.SEED] = tf.constant(np.reshape(self.explainer.seed, [1]).astype(np.int32))
+        return found
+
+    def plain(self) -> Any:
+        """The signature of the model's inputs alone."""
+
+        def body(**inputs: tf.Tensor) -> Tensors:
+            return self._answer(inputs, self.options, (self.posed.against != NOTHING).any())
+
+        return function(body, self.specs, {})
+
+    def full(self) -> Any:
+        """The signature that also takes the options."""
+        options = self.options
+        specs = {
+            name: tf.TensorSpec([None, *self._shape(name)], default.dtype, name=name)
+            for name, default in options.items()
+        }
+
+        def body(**inputs: tf.Tensor) -> Tensors:
+            return self._answer(inputs, inputs, True)
+
+        return function(body, {**self.specs, **specs}, options)
+
+    def _shape(self, option: str) -> tuple[int | None, ...]:
+        """An option's shape after its rows: a baseline's is its input's."""
+        baselines = {protocol.of(protocol.BASELINE, name): leaf.shape[1:] for name, leaf in self.explained}
+        return baselines.get(option, ())
+
+    def _answer(self, inputs: Tensors, options: Tensors, contrasted: bool) -> Tensors:
+        """What both signatures return: the program's answer, by name."""
+        leaves = tuple(
+            tf.cast(tf.ensure_shape(inputs[name], leaf.shape), leaf.compute_dtype) if leaf.explained
+            else tf.ensure_shape(inputs[name], leaf.shape)
+            for name, leaf in zip(self.names, self.leaves, strict=True)
+        )  # fmt: skip
+        rows = tf.shape(leaves[0])[:1]
+        none = tf.fill(rows, NOTHING)
+        target = tf.broadcast_to(options[protocol.TARGET], rows) if protocol.TARGET in options else none
+        against = tf.broadcast_to(options[protocol.CONTRAST], rows) if protocol.CONTRAST in options else none
+        seed = tf.broadcast_to(options[protocol.SEED], rows)
+        # Codes below the words are no words here, and a single unit has nothing to be contrasted with.
+        target = tf.where(target < PREDICTED, OUT_OF_RANGE, target)
+        lowest = NOTHING if self.posed.program.units == 1 else AGAINST_PREDICTED
+        against = tf.where(against < lowest, OUT_OF_RANGE, against)
+        leaves, fed = self._baselines(leaves, options)
+        found = self.posed.program.run(leaves, target, against, seed, self._chunk(leaves), fed)
+        return self._named(found, leaves, contrasted)
+
+    def _baselines(self, leaves: tuple[tf.Tensor, ...], options: Tensors) -> tuple[tuple, tuple]:
+        """(leaves, baselines to feed): a row of NaN is the default; a row of some NaN is no baseline, and no input."""
+        if not self.posed.program.fed:
+            return leaves, ()
+        fed, whole = [], list(leaves)
+        first = next(i for i, leaf in enumerate(self.leaves) if leaf.explained)
+        values = [value for value, leaf in zip(leaves, self.leaves, strict=True) if leaf.explained]
+        for (name, _), value, default in zip(self.explained, values, self.posed.fed, strict=True):
+            sent = tf.broadcast_to(options[protocol.of(protocol.BASELINE, name)], tf.shape(value))
+            axes = range(1, len(value.shape))
+            absent = tf.reduce_all(tf.math.is_nan(sent), axes, keepdims=True)
+            finite = tf.reduce_all(tf.math.is_finite(sent), axes)
+            bad = tf.logical_not(finite | tf.reshape(absent, [-1]))
+            row = tf.reshape(bad, [-1, *[1] * (len(whole[first].shape) - 1)])
+            whole[first] = tf.where(row, tf.constant(np.nan, whole[first].dtype), whole[first])
+            fed.append(tf.where(absent, tf.constant(default), sent))
+        return tuple(whole), tuple(fed)
+
+    def _chunk(self, leaves: tuple[tf.Tensor, ...]) -> tf.Tensor:
+        """How many rows are evaluated together: as in-process, from the size of a row."""
+        if self.explainer.batch_size is not None:
+            return tf.constant(self.explainer.batch_size)
+        sizes = [tf.reduce_prod(tf.shape(leaf)[1:]) for leaf in leaves]
+        return tf.clip_by_value(CHUNK_ELEMENTS // tf.maximum(tf.reduce_max(tf.stack(sizes)), 1), 1, 256)
+
+    def _named(self, found: dict[str, Any], leaves: tuple[tf.Tensor, ...], contrasted: bool) -> Tensors:
+        named = {protocol.STATUS: found["status"], protocol.SCORE: found["score"]}
+        for word in (protocol.TARGET, protocol.BASELINE_SCORE, protocol.DELTA):
+            if word in found:
+                named[word] = found[word]
+        if contrasted and "against" in found:
+            named[protocol.CONTRAST] = found["against"]
+        named.update({protocol.TRACE + word: value for word, value in found["trace"].items()})
+        maps = found["attributions"]
+        if self.explainer.layer is None:
+            ends: list[str | None] = [name for name, _ in self.explained]
+        else:
+            ends = [None] if len(maps) == 1 else [str(i) for i in range(len(maps))]
+        top = 1.0 if "mask" in found["trace"] else None
+        for end, leaf in zip(ends, maps, strict=True):
+            named[protocol.of(protocol.ATTRIBUTIONS, end)] = leaf
+            image = self._image(end, leaves)
+            if image is None or len(leaf.shape) != 4:
+                continue
+            shown = picture.heatmap(leaf, None if leaf.shape[1:3] == image.shape[1:3] else tf.shape(image)[1:3])
+            named[protocol.of(protocol.HEATMAP, end)] = shown
+            named[protocol.overlay(end)] = tf.io.encode_png(picture.paint(shown, image, 0.6, top))
+        return {name: tf.identity(value) for name, value in named.items()}
+
+    def _image(self, end: str | None, leaves: tuple[tf.Tensor, ...]) -> tf.Tensor | None:
+        """The image that maps named `end` lie over, if there is one."""
+        images = {
+            name: value
+            for name, value, leaf in zip(self.names, leaves, self.leaves, strict=True)
+            if len(leaf.shape) == 4 and leaf.dtype != "string"
+        }
+        if self.explainer.layer is None and end is not None:
+            return images.get(end)
+        return next(iter(images.values())) if len(images) == 1 else None
+
+
+def _inner(target: Any) -> Any:
+    return target[1] if isinstance(target, tuple) and len(target) == 2 else target

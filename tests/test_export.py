@@ -1,0 +1,445 @@
+"""The contract of an explainable SavedModel, rule by rule, on the session that TensorFlow Serving uses."""
+
+import json
+import threading
+
+import cv2
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import zoo
+from c_api import Failed, Loaded
+from keras import layers as L
+from tensorflow.python.framework import kernels
+from tensorflow_serving.apis import prediction_log_pb2
+
+import tfig
+from tfig.serving import audit
+from tfig.serving.servable import RequestError, Servable, proto
+
+X = zoo.images(4)
+NAN = np.full((1, 8, 8, 3), np.nan, "float32")
+EXPLANATIONS = {
+    "explain": tfig.IntegratedGradients(steps=8),
+    "smooth": tfig.SmoothGrad(samples=4),
+    "igos": tfig.IGOS(resolution=4, iterations=3, steps=4),
+}
+
+
+class Exported:
+    """A small image classifier with three explanations."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.model = zoo.build("sequential")
+        self.folder = tfig.export(
+            self.model, directory, EXPLANATIONS, batching={"max_batch_size": 8, "allowed_batch_sizes": [4, 8]}
+        )
+        self.servable = Servable(self.folder)
+
+    def run(self, signature, wanted=(), **inputs):
+        sent = {name: proto(value) for name, value in inputs.items()}
+        found = self.servable.predict(signature, sent, wanted)
+        return {name: tf.make_ndarray(value) for name, value in found.items()}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    made = Exported(tmp_path_factory.mktemp("models") / "images")
+    yield made
+    made.servable.close()
+
+
+def close(found, expected, bound):
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        if value.dtype.kind == "O":
+            continue  # a picture of the same map
+        scale = max(np.nanmax(np.abs(value.astype("float64"))), 1e-6)
+        np.testing.assert_array_equal(np.isnan(found[name]), np.isnan(value))
+        assert np.nanmax(np.abs(found[name].astype("float64") - value)) <= bound * scale, name
+
+
+def cut(answer, rows):
+    return {name: value[rows] for name, value in answer.items()}
+
+
+def full(rows, target=-1, contrast=-1, seed=0, baseline=np.nan):
+    """Every option, with a row for each row."""
+    return {
+        "target": np.full(rows, target, "int32"),
+        "contrast": np.full(rows, contrast, "int32"),
+        "seed": np.full(rows, seed, "int32"),
+        "baseline": np.full((rows, 8, 8, 3), baseline, "float32"),
+    }
+
+
+def test_signatures_and_names(exported):
+    signatures = exported.servable.signatures
+    assert set(signatures) == {"serving_default", *EXPLANATIONS, *(f"{name}_at" for name in EXPLANATIONS)}
+    assert set(signatures["explain"].inputs) == {"x"} and not signatures["explain"].defaults
+    assert set(signatures["explain_at"].inputs) == {"x", "target", "contrast", "baseline", "seed"}
+    assert set(signatures["explain_at"].defaults) == {"target", "contrast", "baseline", "seed"}
+    assert set(signatures["smooth_at"].inputs) == {"x", "target", "contrast", "seed"}  # it has no baseline
+    assert {"attributions", "heatmap", "target", "score", "baseline_score", "convergence_delta", "status",
+            "overlay_bytes"} == set(signatures["explain"].outputs)  # fmt: skip
+    assert "convergence_delta" not in signatures["igos"].outputs
+    assert "baseline_score" not in signatures["smooth"].outputs
+
+
+def test_everything_is_batch_major(exported):
+    for name, signature in exported.servable.signatures.items():
+        for info in signature.inputs.values():
+            assert info.tensor_shape.dim[0].size == -1, name
+    for name in EXPLANATIONS:
+        answer = exported.run(f"{name}_at", x=X)
+        assert all(len(value) == len(X) for value in answer.values())
+
+
+def test_options_may_be_left_out_and_one_stands_for_all(exported):
+    expected = exported.run("explain_at", x=X, **full(4))
+    for options in ({}, {"target": np.array([-1], "int32")}, {"baseline": NAN, "seed": np.array([0], "int32")}):
+        found = exported.run("explain_at", x=X, **options)
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value)
+    plain = exported.run("explain", x=X)
+    for name, value in plain.items():
+        np.testing.assert_array_equal(expected[name], value)
+
+
+@pytest.mark.parametrize(("name", "bound"), [("explain", 1e-5), ("smooth", 1e-5), ("igos", 1e-3)])
+def test_rows_alone_merged_and_padded_agree(exported, name, bound):
+    options = full(4)
+    options["seed"] = np.arange(4, dtype="int32")
+    options["target"] = np.array([-1, 0, 1, 2], "int32")
+    if name == "smooth":
+        del options["baseline"]
+    merged = exported.run(f"{name}_at", x=X, **options)
+    for row in range(4):
+        alone = exported.run(f"{name}_at", x=X[[row]], **{key: value[[row]] for key, value in options.items()})
+        close(alone, cut(merged, [row]), bound)
+    padding = [0, 1, 2, 3, 0, 0, 0, 0]  # TensorFlow Serving pads with copies of the first row
+    padded = exported.run(f"{name}_at", x=X[padding], **{key: value[padding] for key, value in options.items()})
+    close(cut(padded, slice(4)), merged, bound)
+
+
+def test_a_bad_row_does_not_disturb_its_neighbours(exported):
+    options = full(4)
+    good = exported.run("explain_at", x=X, **options)
+    x = X.copy()
+    x[1, 0, 0, 0] = np.nan
+    options["target"][2] = 44
+    options["baseline"][3, 0] = 0.5  # the rest of the row is NaN: neither a baseline nor the default
+    found = exported.run("explain_at", x=x, **options)
+    np.testing.assert_array_equal(found["status"], [0, 2, 1, 2])
+    np.testing.assert_array_equal(found["target"][1:], -1)
+    assert np.isnan(found["attributions"][1:]).all() and np.isnan(found["score"][1:]).all()
+    for name, value in good.items():
+        np.testing.assert_array_equal(found[name][0], value[0])
+    for option, value in (("target", -2), ("contrast", 4), ("contrast", -5)):
+        options = full(4)
+        options[option][0] = value
+        np.testing.assert_array_equal(exported.run("explain_at", x=X, **options)["status"], [1, 0, 0, 0])
+
+
+def test_options_mean_what_they_mean_at_home(exported):
+    rng = np.random.default_rng(0)
+    base = rng.uniform(size=X.shape).astype("float32")
+    options = full(4, target=1, contrast=-2)
+    found = exported.run("explain_at", x=X, **{**options, "baseline": base})
+    method = EXPLANATIONS["explain"]
+    e = tfig.explain(exported.model, X, method, target=tfig.Contrast(1, "runner_up"), baseline=base)
+    np.testing.assert_array_equal(found["attributions"], e.attributions)
+    np.testing.assert_array_equal(found["contrast"], e.trace["against"])
+    found = exported.run("explain_at", x=X, **{**options, "contrast": np.full(4, -3, "int32")})
+    e = tfig.explain(exported.model, X, method, target=tfig.Contrast(1, "predicted"))
+    np.testing.assert_array_equal(found["attributions"], e.attributions)
+    mixed = options["baseline"].copy()
+    mixed[1] = base[1]
+    found = exported.run("explain_at", x=X, **{**full(4), "baseline": mixed})
+    rows = np.where(np.arange(4)[:, None, None, None] == 1, base, 0)
+    np.testing.assert_array_equal(
+        found["attributions"], tfig.explain(exported.model, X, method, baseline=rows).attributions
+    )
+
+
+def test_pictures_are_those_drawn_at_home(exported):
+    for name, method in EXPLANATIONS.items():
+        answer = exported.run(name, x=X)
+        e = tfig.explain(exported.model, X, method)
+        np.testing.assert_allclose(answer["heatmap"], e.heatmap(), rtol=1e-5, atol=1e-6)
+        for png, expected in zip(answer["overlay_bytes"], e.overlay(), strict=True):
+            drawn = cv2.cvtColor(cv2.imdecode(np.frombuffer(png, "uint8"), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            assert np.abs(drawn.astype(int) - expected).max() <= 1
+
+
+def test_output_filter(exported):
+    assert set(exported.run("explain", ["score", "status"], x=X)) == {"score", "status"}
+    assert exported.run("explain", ["overlay_bytes"], x=X[:1])["overlay_bytes"][0].startswith(b"\x89PNG")
+
+
+def test_wrong_shapes_are_rejected(exported):
+    loaded = Loaded(exported.folder)  # the session itself: shapes are not checked against the signature
+    for name in ("serving_default", "explain", "explain_at"):
+        key = "x" if name != "serving_default" else next(iter(loaded.signatures[name].inputs))
+        with pytest.raises(Failed, match="not compatible with expected shape"):
+            loaded.run(name, **{key: zoo.images(2, size=9)})
+    for option, value in (
+        ("target", np.zeros(3, "int32")),
+        ("seed", np.zeros(2, "int32")),
+        ("baseline", np.zeros((4, 4, 8, 3), "float32")),
+    ):
+        with pytest.raises(Failed):
+            loaded.run("explain_at", x=X, **{option: value})
+    loaded.close()
+
+
+FORBIDDEN = audit.PYTHON | audit.XLA | audit.RANDOM
+NOT_NUMERIC = {"Placeholder", "PlaceholderWithDefault", "NoOp"}
+PICTURES = {"EncodePng"}
+FILES = {"SaveV2", "RestoreV2", "MergeV2Checkpoints", "ShardedFilename", "StringJoin", "StaticRegexFullMatch"}
+
+
+def test_no_forbidden_op_in_any_function(exported):
+    graph = audit.read(exported.folder).graph_def
+    everywhere = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    assert len(everywhere) > 1000
+    assert not {node.op for node in everywhere} & FORBIDDEN
+    assert not any(node.attr["_XlaMustCompile"].b for node in everywhere)
+    assert not any(function.attr["_XlaMustCompile"].b for function in graph.library.function)
+    lacking = set()
+    for node in everywhere:
+        devices = {kernel.device_type for kernel in kernels.get_registered_kernels_for_op(node.op).kernel}
+        if node.op not in NOT_NUMERIC | PICTURES | FILES and not devices & {"GPU", "DEFAULT"}:
+            lacking.add(node.op)
+    assert not lacking
+
+
+def test_the_description(exported):
+    described = json.loads((exported.folder / "assets.extra/tfig.json").read_text())
+    assert described["tfig"] == tfig.__version__
+    assert described["inputs"] == {"x": {"shape": [None, 8, 8, 3], "dtype": "float32", "explained": True}}
+    one = described["explanations"]["explain"]
+    assert one["method"] == "integrated_gradients" and one["parameters"]["steps"] == 8
+    assert one["signatures"] == ["explain", "explain_at"] and "Sundararajan" in one["reference"]
+    assert one["baseline"] == "zeros" and one["options"]["target"] == {"shape": [None], "dtype": "int32"}
+    assert set(described["statuses"]) == {"0", "1", "2"}
+
+
+def test_warm_up_requests_are_for_every_signature_and_run(exported):
+    records = tf.data.TFRecordDataset(str(exported.folder / "assets.extra/tf_serving_warmup_requests"))
+    asked = set()
+    for record in records.as_numpy_iterator():
+        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+        exported.servable.predict(request.model_spec.signature_name, request.inputs, request.output_filter)
+        asked.add(request.model_spec.signature_name)
+        assert request.model_spec.name == "images"
+    assert asked == set(exported.servable.signatures)
+
+
+def test_batching_parameters(exported):
+    text = (exported.folder / "batching_params.pbtxt").read_text()
+    assert text == "max_batch_size { value: 8 }\nallowed_batch_sizes: 4\nallowed_batch_sizes: 8\n"
+
+
+@pytest.fixture(scope="module")
+def linear():
+    return keras.Sequential([keras.Input((3,), name="row"), L.Dense(2)])
+
+
+def test_versions(linear, tmp_path):
+    directory = tmp_path / "linear"
+    first = tfig.export(linear, directory, {"explain": "gradient"}, warmup=False)
+    assert first == directory / "1"
+    assert not (first / "assets.extra/tf_serving_warmup_requests").exists()
+    (directory / "not a version").mkdir()
+    (directory / "0007").mkdir()
+    assert tfig.export(linear, directory, {"explain": "gradient"}, warmup=False).name == "8"
+    assert tfig.export(linear, directory, {"explain": "gradient"}, warmup=False, version=3).name == "3"
+    before = (first / "saved_model.pb").read_bytes()
+    with pytest.raises(FileExistsError, match="version 1 exists"):
+        tfig.export(linear, directory, {"explain": "gradient"}, version=1)
+    assert (first / "saved_model.pb").read_bytes() == before
+    with pytest.raises(ValueError, match="positive int"):
+        tfig.export(linear, directory, {"explain": "gradient"}, version=0)
+    assert sorted(path.name for path in directory.iterdir()) == ["0007", "1", "3", "8", "not a version"]
+
+
+def test_a_polling_server_never_sees_half_a_model(linear, tmp_path):
+    directory, over, incomplete = tmp_path / "linear", threading.Event(), []
+
+    def poll():
+        while not over.is_set():
+            for folder in directory.glob("[0-9]*"):
+                wanted = ("saved_model.pb", "variables/variables.index", "assets.extra/tfig.json")
+                incomplete.extend(name for name in wanted if not (folder / name).exists())
+
+    watcher = threading.Thread(target=poll)
+    watcher.start()
+    for _ in range(3):
+        tfig.export(linear, directory, {"explain": "gradient"}, warmup=False)
+    over.set()
+    watcher.join()
+    assert not incomplete and len(list(directory.iterdir())) == 3
+
+
+def python_inside(x):
+    return tf.ensure_shape(tf.numpy_function(lambda value: value * 2, [x], tf.float32), x.shape)
+
+
+@tf.function(jit_compile=True)
+def compiled(x):
+    return x * 2
+
+
+@pytest.mark.parametrize(
+    ("operation", "said"),
+    [
+        (python_inside, "runs Python"),
+        (compiled, "compiled by XLA"),
+        (lambda x: x + tf.random.normal(tf.shape(x)), "random numbers that no seed decides"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_and_leaves_nothing(operation, said, tmp_path):
+    class Odd(L.Layer):
+        def call(self, x):
+            return operation(x)
+
+    model = keras.Sequential([keras.Input((3,)), L.Dense(2, name="dense"), Odd(), L.Dense(2)])
+    with pytest.raises(ValueError, match=said):
+        # At the layer after it, the gradient need not pass through the operation.
+        tfig.export(model, tmp_path / "odd", {"explain": tfig.Explainer(model, "gradient", layer=model.layers[-1])})
+    assert list((tmp_path / "odd").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("explanations", "said"),
+    [
+        ({}, "pass a dict"),
+        ("gradient", "pass a dict"),
+        ({"explain": "gradiant"}, "no method is named 'gradiant'"),
+        ({"explain": "conductance"}, "explanation 'explain': conductance is defined at a layer"),
+        ({"serving_default": "gradient"}, "'serving_default' exists already"),
+        ({"a": "gradient", "a_at": "gradient"}, "'a_at' exists already"),
+        ({"a b": "gradient"}, "no name of a signature"),
+        ({"explain": "expected_gradients"}, "needs references"),
+    ],
+)
+def test_explanations_that_cannot_be(linear, explanations, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        tfig.export(linear, tmp_path / "linear", explanations)
+
+
+def test_explainers_that_cannot_be(linear, tmp_path):
+    other = keras.Sequential([keras.Input((3,)), L.Dense(2)])
+    clashing = keras.Sequential([keras.Input((3,), name="target"), L.Dense(2)])
+    ids = zoo.build("tokens")
+    for model, explainer, said in (
+        (linear, tfig.Explainer(other), "another model"),
+        (linear, tfig.Explainer(linear, target=[0, 1]), "x has 1 rows"),
+        (linear, tfig.Explainer(linear, seed=[0, 1]), "seed for each row"),
+        (linear, tfig.Explainer(linear, target=tfig.Contrast("runner_up", "predicted")), "runner-up"),
+        (clashing, "gradient", "rename"),
+        (ids, "gradient", "layer='embedding'"),
+        (lambda x: x, "gradient", "says neither what it takes"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            tfig.export(model, tmp_path / "m", {"explain": explainer})
+    with pytest.raises(ValueError, match="no SavedModel"):
+        tfig.export(tmp_path, tmp_path / "m", {"explain": "gradient"})
+    with pytest.raises(ValueError, match="max_batch_size"):
+        tfig.export(linear, tmp_path / "m", {"explain": "gradient"}, batching={"max_batch": 3})
+
+
+def test_each_explainer_keeps_its_question(tmp_path):
+    model = zoo.build("two_outputs")
+    asked = {
+        "kind": tfig.Explainer(model, tfig.IntegratedGradients(4), target=("kind", 2), output="logits"),
+        "size": tfig.Explainer(model, "gradient", target=("size", lambda y: y[:, 0] ** 2)),
+        "inside": tfig.Explainer(model, "gradient_x_input", target=("kind", tfig.Contrast(0, 1)), layer="conv"),
+        "grey": tfig.Explainer(model, tfig.IntegratedGradients(4), target=("kind", None), baseline=0.5),
+    }
+    loaded = Loaded(tfig.export(model, tmp_path / "two", asked, warmup=False))
+    for name, explainer in asked.items():
+        answer, e = loaded.run(name, x=zoo.images()), explainer(zoo.images())
+        np.testing.assert_array_equal(answer["attributions"], e.attributions)
+        np.testing.assert_array_equal(answer["score"], e.score)
+    assert set(loaded.signatures["size_at"].inputs) == {"x", "seed"}  # its score is of no class
+    assert "target" not in loaded.signatures["size"].outputs
+    np.testing.assert_array_equal(loaded.run("inside", x=zoo.images())["contrast"], 1)
+    loaded.close()
+
+
+@pytest.mark.parametrize("name", ["subclassed", "shared", "recurrent", "attention", "one_unit", "regression", "skips"])
+def test_every_kind_of_model(name, tmp_path):
+    case, model = zoo.ZOO[name], zoo.build(name)
+    method = tfig.IntegratedGradients(steps=4)
+    loaded = Loaded(tfig.export(model, tmp_path / name, {"explain": method}, warmup=False))
+    answer, e = loaded.run("explain", x=case.x), tfig.explain(model, case.x, method)
+    np.testing.assert_array_equal(answer["attributions"], e.attributions)
+    model.export(str(tmp_path / "own"), verbose=False)
+    own = Loaded(tmp_path / "own")
+    wire = {next(iter(own.signatures["serving_default"].inputs)): case.x}
+    expected, found = own.run("serving_default", **wire), loaded.run("serving_default", **wire)
+    assert set(found) == set(expected)
+    for output, value in expected.items():  # the shape that is pinned changes how attention is fused
+        np.testing.assert_allclose(found[output], value, rtol=1e-6 if name == "attention" else 0)
+    for one in (loaded, own):
+        one.close()
+
+
+def test_a_saved_model_without_source(exported, tmp_path):
+    """Twice: a model's own export, and one that explains already, whose options stay optional."""
+    exported.model.export(str(tmp_path / "own"), verbose=False)
+    wrapped = tfig.export(tmp_path / "own", tmp_path / "wrapped", {"why": tfig.IntegratedGradients(8)}, warmup=False)
+    loaded = Loaded(wrapped)
+    answer = loaded.run("why", x=X)
+    e = tfig.explain(exported.model, X, tfig.IntegratedGradients(8))
+    np.testing.assert_allclose(answer["attributions"], e.attributions, atol=1e-6 * np.abs(e.attributions).max())
+    loaded.close()
+    again = Loaded(tfig.export(wrapped, tmp_path / "wrapped", {"slope": "gradient"}, warmup=False))
+    assert {"why", "why_at", "slope", "slope_at", "serving_default"} <= set(again.signatures)
+    assert set(again.signatures["why_at"].defaults) == {"target", "contrast", "baseline", "seed"}
+    answer = again.run("why_at", x=X, target=np.array([1], "int32"))
+    np.testing.assert_array_equal(answer["target"], 1)
+    again.close()
+    with pytest.raises(ValueError, match="'why' exists already"):
+        tfig.export(wrapped, tmp_path / "wrapped", {"why": "gradient"})
+
+
+def test_a_model_with_a_lookup_table(tmp_path):
+    words = keras.Input((3,), dtype="string", name="words")
+    ids = L.StringLookup(vocabulary=["good", "bad", "film"])(words)
+    model = keras.Model(words, L.Dense(2)(L.Flatten()(L.Embedding(4, 2, name="embedding")(ids))))
+    x = np.array([["good", "film", "bad"]], object)
+    explainer = tfig.Explainer(model, "gradient", layer="embedding")
+    servable = Servable(tfig.export(model, tmp_path / "words", {"explain": explainer}, warmup=False))
+    answer = servable.predict("explain", {"words": proto(x)})
+    np.testing.assert_array_equal(tf.make_ndarray(answer["attributions"]), explainer(x).attributions)
+    servable.close()
+
+
+def test_images_of_any_size(tmp_path):
+    model = keras.Sequential([
+        keras.Input((None, None, 1)), L.Conv2D(3, 5, strides=4), L.GlobalAveragePooling2D(), L.Softmax(),
+    ])  # fmt: skip
+    servable = Servable(tfig.export(model, tmp_path / "any", {"explain": tfig.IntegratedGradients(4)}))
+    for size in (9, 30):
+        x = zoo.images(2, size, 1)
+        answer = servable.predict("explain", {"x": proto(x)})
+        e = tfig.explain(model, x, tfig.IntegratedGradients(4))
+        np.testing.assert_array_equal(tf.make_ndarray(answer["attributions"]), e.attributions)
+        assert answer["heatmap"].tensor_shape.dim[1].size == size
+    servable.close()
+
+
+def test_a_folder_that_does_not_load_says_why(tmp_path):
+    with pytest.raises(ValueError, match="no SavedModel that loads"):
+        Servable(tmp_path)
+
+
+def test_the_servable_refuses_what_the_server_would(exported):
+    with pytest.raises(RequestError, match="not found") as refused:
+        exported.run("bogus", x=X)
+    assert refused.value.code == "FAILED_PRECONDITION"
