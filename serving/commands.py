@@ -1,0 +1,214 @@
+"""The commands of `tfig.serving`: tfig export, tfig serve, tfig query, tfig inspect."""
+
+import argparse
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from tfig import api, console
+from tfig.console import CommandError
+from tfig.network import Leaf
+from tfig.serving import audit, protocol
+from tfig.serving.export import export, versions
+
+
+def add(commands: Any) -> None:
+    """Add the commands to the parser of `tfig`."""
+    _add_export(commands)
+    _add_serve(commands)
+    _add_query(commands)
+    _add_inspect(commands)
+
+
+def _add_export(commands: Any) -> None:
+    one = commands.add_parser(
+        "export",
+        help="write a SavedModel that explains itself under TensorFlow Serving",
+        description="Write a SavedModel that explains itself under TensorFlow Serving.",
+    )
+    one.add_argument("model", metavar="MODEL", help="a .keras or .h5 file, or a SavedModel directory")
+    one.add_argument("directory", metavar="DIR", help="of the model's versions; the next free one is written")
+    one.add_argument(
+        "--explain",
+        metavar="[NAME=]METHOD",
+        action="append",
+        required=True,
+        help="a method as listed by 'tfig methods', and the name to ask for it by (default: explain); may be repeated",
+    )
+    one.add_argument("--layer", help="name of the layer whose output is explained")
+    one.add_argument("--output", choices=["logits", "probabilities"], help="default: what the model emits")
+    one.add_argument("--baseline", help=console.BASELINES)
+    one.add_argument("--version", type=int, metavar="N", help="default: the one after the highest there is")
+    one.add_argument("--no-warmup", action="store_true", help="write no warm-up requests")
+    one.add_argument("--max-batch-size", type=int, metavar="N", help="write batching parameters of this size")
+    one.set_defaults(run=run_export)
+
+
+def _add_serve(commands: Any) -> None:
+    one = commands.add_parser(
+        "serve",
+        help="serve SavedModels over gRPC on this machine",
+        description="Serve SavedModels over gRPC, as TensorFlow Serving would: for a laptop and for tests.",
+    )
+    one.add_argument(
+        "directories", metavar="[NAME=]DIR", nargs="+", help="of a model's versions (default name: the directory's)"
+    )
+    one.add_argument("--port", type=int, default=8500, help="default: %(default)s; 0 picks a free one")
+    one.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    one.add_argument("--insecure", action="store_true", help="allow plaintext on an address that others can reach")
+    one.add_argument("--certificate", metavar="PEM", help="the server's certificate, for TLS")
+    one.add_argument("--key", metavar="PEM", help="its private key")
+    one.add_argument("--client-ca", metavar="PEM", help="take only clients with a certificate signed by this CA")
+    one.add_argument("--max-message-bytes", type=int, default=256 * 2**20, metavar="N", help="default: %(default)s")
+    one.add_argument("--max-rows", type=int, default=1024, metavar="N", help="of a request (default: %(default)s)")
+    one.add_argument("--max-requests", type=int, default=64, metavar="N", help="at a time (default: %(default)s)")
+    one.set_defaults(run=run_serve)
+
+
+def _add_query(commands: Any) -> None:
+    one = commands.add_parser(
+        "query",
+        help="ask a server to explain a model's answer for images",
+        description="Ask TensorFlow Serving, or 'tfig serve', to explain a model's answer for images.",
+    )
+    one.add_argument("address", metavar="ADDRESS", help="host:port")
+    one.add_argument("model", metavar="MODEL", help="the model's name on the server")
+    one.add_argument("images", metavar="IMAGE", nargs="+", help="image files, resized to the model's input")
+    one.add_argument("--name", help="of the explanation (default: explain, or the only one)")
+    one.add_argument("--version", type=int, metavar="N", help="default: the latest")
+    one.add_argument("--target", metavar="CLASS", help="class index; default: as exported, the predicted class")
+    one.add_argument(
+        "--against", metavar="CLASS", help="explain CLASS rather than this: an index, predicted, runner_up"
+    )
+    one.add_argument("--baseline", metavar="NUMBER", help="default: as exported")
+    console.add_scale(one)
+    one.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
+    one.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="default: %(default)s")
+    one.add_argument("--ca", metavar="PEM", help="who signs the server's certificate, for TLS")
+    one.add_argument("--certificate", metavar="PEM", help="your certificate, for mutual TLS")
+    one.add_argument("--key", metavar="PEM", help="its private key")
+    console.add_out(one)
+    one.set_defaults(run=run_query)
+
+
+def _add_inspect(commands: Any) -> None:
+    one = commands.add_parser(
+        "inspect", help="show what a SavedModel can explain", description="Show what a SavedModel can explain."
+    )
+    one.add_argument("directory", metavar="DIR", help="of a model's versions, or of one version")
+    one.set_defaults(run=run_inspect)
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """Export, and print where to."""
+    explanations: dict[str, Any] = {}
+    for text in options.explain:
+        name, _, method = text.rpartition("=")
+        name = name or "explain"
+        if name in explanations:
+            raise CommandError(f"two explanations are named {name!r}; say --explain NAME=METHOD")
+        explanations[name] = api.method_named(method)
+    baseline: Any = console.baseline_of(options.baseline)
+    model: Any = options.model if Path(options.model).is_dir() else console.load_model(options.model)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", UserWarning)
+        folder = export(
+            model, options.directory, explanations, output=options.output, layer=options.layer, baseline=baseline,
+            version=options.version, warmup=not options.no_warmup,
+            batching={"max_batch_size": options.max_batch_size} if options.max_batch_size else None,
+        )  # fmt: skip
+    for note in notes:
+        if issubclass(note.category, UserWarning):
+            print(f"note: {note.message}", file=sys.stderr)
+    print(f"{folder}: {', '.join(f'{name} ({method.name})' for name, method in explanations.items())}")
+
+
+def run_serve(options: argparse.Namespace) -> None:
+    """Serve until told to stop."""
+    from tfig.serving import serve
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("tfig.serving").setLevel(logging.INFO)
+    directories = {}
+    for text in options.directories:
+        name, _, folder = text.rpartition("=")
+        directories[name or Path(folder).resolve().name] = folder
+    server = serve(
+        directories, options.port, host=options.host, insecure=options.insecure, certificate=options.certificate,
+        key=options.key, client_ca=options.client_ca, max_message_bytes=options.max_message_bytes,
+        max_rows=options.max_rows, max_requests=options.max_requests,
+    )  # fmt: skip
+    print(f"serving {', '.join(directories)} on {options.host}:{server.port}; stop with Ctrl-C", flush=True)
+    server.wait()
+
+
+def run_query(options: argparse.Namespace) -> None:
+    """Ask for an explanation of images and write overlay and numbers for each."""
+    from tfig.serving import Client, ServingError
+
+    console.check(options.images)
+    target, against = (console.class_of(f"--{word}", getattr(options, word)) for word in ("target", "against"))
+    baseline: Any = console.baseline_of(options.baseline)
+    client = Client(
+        options.address, options.model, options.version, options.timeout, ca=options.ca,
+        certificate=options.certificate, key=options.key,
+    )  # fmt: skip
+    try:
+        with client, warnings.catch_warnings():
+            offered = client.explanations()
+            if not offered:
+                raise CommandError(f"model {options.model!r} on {options.address} offers no explanations")
+            name = options.name or ("explain" if "explain" in offered or len(offered) > 1 else next(iter(offered)))
+            if name not in offered:
+                raise CommandError(f"model {options.model!r} offers {', '.join(offered)}; pass --name")
+            takes = [Leaf(alias, tuple(shape), dtype) for alias, (shape, dtype) in offered[name].inputs.items()]
+            x = console.read(options.images, takes, options.scale)
+            e = client.explain(x, name, target, against, baseline, options.seed)
+    except ServingError as error:
+        raise CommandError(str(error)) from error
+    console.write(e, options.images, options.out, name)
+
+
+def run_inspect(options: argparse.Namespace) -> None:
+    """Print the signatures of a SavedModel and what is known of its explanations."""
+    folder = Path(options.directory)
+    known = versions(folder)
+    if known and not (folder / "saved_model.pb").exists():
+        folder = known[max(known)]
+        print(f"{folder} (of versions {', '.join(map(str, sorted(known)))})")
+    signatures = audit.read(folder).signature_def
+    file = folder / protocol.DESCRIPTION
+    described = json.loads(file.read_text())["explanations"] if file.exists() else {}
+    offered = protocol.explanations(signatures)
+    for name, definition in sorted(signatures.items()):
+        if name not in offered and not name.startswith("__") and name.removesuffix(protocol.AT) not in offered:
+            print(f"{name}: {_tensors(definition.inputs)} -> {_tensors(definition.outputs)}")
+    for name, full in offered.items():
+        about = described.get(name)
+        print(f"{name}: {_about(about) if about else 'an explanation'}")
+        print(f"    takes   {_tensors(signatures[name].inputs)}")
+        print(f"    options {_tensors({key: info for key, info in full.inputs.items() if key in full.defaults})}")
+        print(f"    answers {', '.join(sorted(full.outputs))}")
+        if about:
+            print(f"    {about['reference']}")
+    if not offered:
+        print("no explanations: export them with tfig.export or 'tfig export'")
+
+
+def _about(about: dict[str, Any]) -> str:
+    said = ", ".join(f"{key}={value}" for key, value in about["parameters"].items())
+    where = "".join(f", {word} {about[word]}" for word in ("layer", "output", "target", "baseline") if about[word])
+    return f"{about['method']}({said}){where}"
+
+
+def _tensors(tensors: Any) -> str:
+    from tfig.serving.answers import spec
+
+    shown = {name: spec(info) for name, info in sorted(tensors.items())}
+    return ", ".join(
+        f"{name} {dtype}[{', '.join('?' if size is None else str(size) for size in shape)}]"
+        for name, (shape, dtype) in shown.items()
+    )
