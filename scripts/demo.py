@@ -1,8 +1,10 @@
-"""Train a small network on handwritten digits, explain held-out digits, and draw the comparison the README shows.
+"""Train a small network on handwritten digits, explain held-out digits, draw the comparison the README shows; then
+export the network with its explanations, serve it, and ask for them over gRPC from a second process.
 
 Usage: demo.py [DIRECTORY]   (by default demo/)
 """
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -54,8 +56,26 @@ def main() -> None:
         folder / "digits.png", dpi=110
     )
     print(f"wrote {folder / 'digits.keras'} and {folder / 'digits.png'} after {time.perf_counter() - start:.0f} s")
+    served(model, x[chosen], folder)
+    print(f"done after {time.perf_counter() - start:.0f} s")
     if accuracy <= 0.95:
         sys.exit("the network is right on too few held-out digits to be worth explaining")
+
+
+def served(model, x, folder: Path) -> None:
+    """Export, serve, ask from another process, and compare with the local maps."""
+    explanations = {"explain": METHODS["integrated gradients"], "igos": METHODS["I-GOS"]}
+    version = tfig.export(model, folder / "models" / "digits", explanations, output="probabilities")
+    np.save(folder / "asked.npy", x)
+    with tfig.serving.serve(version.parent, port=0) as server:
+        ask = [sys.executable, Path(__file__).with_name("ask.py"), f"127.0.0.1:{server.port}", "digits"]
+        subprocess.run([*ask, folder / "asked.npy", folder], check=True)
+    for name, method in explanations.items():
+        local = tfig.explain(model, x, method, output="probabilities").attributions
+        remote = tfig.Explanation.load(folder / f"{name}.npz").attributions
+        if not np.array_equal(local, remote):
+            sys.exit(f"the served maps of {name!r} differ from the local ones by {np.abs(local - remote).max():.2g}")
+    print(f"served by gRPC from {version}: {len(explanations)} x {len(x)} maps, bitwise equal to the local ones")
 
 
 def draw(images, truth, probabilities, found, puzzle, why, inside) -> Figure:

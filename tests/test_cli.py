@@ -104,3 +104,65 @@ def test_as_a_process_it_says_one_line():
     )
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.splitlines() == ["tfig: no such image: 'missing.png'"]
+
+
+def test_export_inspect_serve_and_query(capsys):
+    asked = ["export", "model.keras", "models/img", "--explain", "integrated_gradients", "--explain", "slope=gradient"]
+    assert main([*asked, "--output", "logits", "--no-warmup", "--max-batch-size", "8"]) == 0
+    assert "models/img/1: explain (integrated_gradients), slope (gradient)" in capsys.readouterr().out
+    assert main(["inspect", "models/img"]) == 0
+    printed = capsys.readouterr().out
+    for words in ("serving_default: input_layer float32[?, 8, 8, 3] -> output_0 float32[?, 4]",
+                  "explain: integrated_gradients(steps=64", "output logits, baseline zeros", "takes   x float32[?, 8, 8, 3]",
+                  "target int32[?]", "arXiv:1703.01365"):  # fmt: skip
+        assert words in printed
+    assert main(["inspect", "exported"]) == 0
+    assert "no explanations" in capsys.readouterr().out
+    with tfig.serving.serve("models/img", port=0) as server:
+        address = f"127.0.0.1:{server.port}"
+        asked = ["query", address, "img", "image0.png", "--target", "2", "--against", "runner_up", "-o", "served.png"]
+        assert main(asked) == 0
+        assert "class 2" in capsys.readouterr().out
+        served = tfig.Explanation.load("served.npz")
+        asked = [
+            "explain",
+            "model.keras",
+            "image0.png",
+            "--target",
+            "2",
+            "--against",
+            "runner_up",
+            "--output",
+            "logits",
+        ]
+        assert main([*asked, "-o", "local.png"]) == 0
+        np.testing.assert_array_equal(served.attributions, tfig.Explanation.load("local.npz").attributions)
+        np.testing.assert_array_equal(cv2.imread("served.png"), cv2.imread("local.png"))
+        capsys.readouterr()
+        for arguments, said in (
+            ([address, "nope", "image0.png"], "Servable not found"),
+            ([address, "img", "image0.png", "--name", "igos"], "offers explain, slope"),
+            ([address, "img", "missing.png"], "no such image"),
+            (["127.0.0.1:1", "img", "image0.png", "--timeout", "0.3"], "check that the server runs"),
+        ):
+            assert main(["query", *arguments]) == 1
+            captured = capsys.readouterr()
+            assert said in captured.err and len(captured.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["export", "missing.keras", "m", "--explain", "igos"], "no such model"),
+        (["export", "model.keras", "m", "--explain", "igoss"], "did you mean 'igos'"),
+        (["export", "model.keras", "m", "--explain", "igos", "--explain", "gradient"], "two explanations are named"),
+        (["export", "model.keras", "m", "--explain", "conductance"], "pass layer="),
+        (["serve", "nowhere"], "no such directory"),
+        (["serve", "exported", "--port", "0"], "pass the folder around it"),
+        (["inspect", "nowhere"], "no SavedModel"),
+    ],
+)
+def test_errors_of_serving_are_one_line_and_a_status(arguments, said, capsys):
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert said in captured.err and len(captured.err.splitlines()) == 1
