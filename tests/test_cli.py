@@ -112,30 +112,24 @@ def test_export_inspect_serve_and_query(capsys):
     assert "models/img/1: explain (integrated_gradients), slope (gradient)" in capsys.readouterr().out
     assert main(["inspect", "models/img"]) == 0
     printed = capsys.readouterr().out
-    for words in ("serving_default: input_layer float32[?, 8, 8, 3] -> output_0 float32[?, 4]",
-                  "explain: integrated_gradients(steps=64", "output logits, baseline zeros", "takes   x float32[?, 8, 8, 3]",
-                  "target int32[?]", "arXiv:1703.01365"):  # fmt: skip
+    for words in (
+        "serving_default: input_layer float32[?, 8, 8, 3] -> output_0 float32[?, 4]",
+        "explain: integrated_gradients(steps=64",
+        "output logits, baseline zeros",
+        "takes   x float32[?, 8, 8, 3]",
+        "target int32[?]",
+        "arXiv:1703.01365",
+    ):
         assert words in printed
     assert main(["inspect", "exported"]) == 0
     assert "no explanations" in capsys.readouterr().out
     with tfig.serving.serve("models/img", port=0) as server:
         address = f"127.0.0.1:{server.port}"
-        asked = ["query", address, "img", "image0.png", "--target", "2", "--against", "runner_up", "-o", "served.png"]
-        assert main(asked) == 0
+        contrast = ["--target", "2", "--against", "runner_up"]
+        assert main(["query", address, "img", "image0.png", *contrast, "-o", "served.png"]) == 0
         assert "class 2" in capsys.readouterr().out
         served = tfig.Explanation.load("served.npz")
-        asked = [
-            "explain",
-            "model.keras",
-            "image0.png",
-            "--target",
-            "2",
-            "--against",
-            "runner_up",
-            "--output",
-            "logits",
-        ]
-        assert main([*asked, "-o", "local.png"]) == 0
+        assert main(["explain", "model.keras", "image0.png", *contrast, "--output", "logits", "-o", "local.png"]) == 0
         np.testing.assert_array_equal(served.attributions, tfig.Explanation.load("local.npz").attributions)
         np.testing.assert_array_equal(cv2.imread("served.png"), cv2.imread("local.png"))
         capsys.readouterr()
