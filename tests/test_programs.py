@@ -101,8 +101,8 @@ def test_one_tf_function_one_matplotlib_no_private_keras():
 
 ORDER = [
     ("version",),
-    ("slices", "picture"),
-    ("network", "baselines"),
+    ("slices", "picture", "rules"),
+    ("network", "baselines", "anatomy"),
     ("ending",),
     ("score",),
     ("problem",),

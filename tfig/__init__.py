@@ -6,15 +6,22 @@
 """
 
 from tfig import baselines as baselines
+from tfig import rules as rules
 from tfig.api import Explainer as Explainer
 from tfig.api import explain as explain
 from tfig.api import methods as methods
 from tfig.explanation import Explanation as Explanation
 from tfig.methods import IGOS as IGOS
+from tfig.methods import LRP as LRP
 from tfig.methods import Conductance as Conductance
+from tfig.methods import Deconvnet as Deconvnet
+from tfig.methods import DeepLIFT as DeepLIFT
+from tfig.methods import DeepSHAP as DeepSHAP
+from tfig.methods import DeepTaylor as DeepTaylor
 from tfig.methods import ExpectedGradients as ExpectedGradients
 from tfig.methods import Gradient as Gradient
 from tfig.methods import GradientXInput as GradientXInput
+from tfig.methods import GuidedBackprop as GuidedBackprop
 from tfig.methods import IntegratedGradients as IntegratedGradients
 from tfig.methods import InternalInfluence as InternalInfluence
 from tfig.methods import SmoothGrad as SmoothGrad

@@ -3,10 +3,12 @@
 import abc
 import dataclasses
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import ClassVar, Protocol
 
 import tensorflow as tf
 
+from tfig import slices
 from tfig.network import Leaves
 
 Trace = dict[str, tf.Tensor]
@@ -72,6 +74,7 @@ class Problem:
         chunk: scalar int32, how many rows the model may evaluate together.
         references: a data set to take expectations over, [R, ...] each, where baselines are given; or ().
         source: at a layer, the question at the model's input.
+        rerule: handler -> a context in which the model's layers are called through it (see `tfig.slices.rerule`).
     """
 
     score: RowScore
@@ -81,6 +84,7 @@ class Problem:
     chunk: tf.Tensor
     references: Leaves = ()
     source: Source | None = None
+    rerule: Callable[[slices.Handler], AbstractContextManager] = slices.nothing
 
     @property
     def cut(self) -> Source:

@@ -135,6 +135,7 @@ class _Build:
     def pose(self, plain, points, seeds, chunk, fed) -> tuple[Problem, boundary.Crossing | None]:
         """The problem, at the input or at the layer, with its baseline."""
         question, network = self.question, self.network
+        rerule = functools.partial(slices.rerule, network.model())
         crossing = None
         at_layer = question.baseline.rule if isinstance(question.baseline, AtLayer) else None
         base: Leaves = ()
@@ -148,7 +149,7 @@ class _Build:
         elif isinstance(question.baseline, Dataset):
             references = self.arrays
         if question.layer is None:
-            return Problem(plain, points, base, seeds, chunk, references), crossing
+            return Problem(plain, points, base, seeds, chunk, references, rerule=rerule), crossing
 
         cut = Cut(network, question.layer)
         everything = network.merge(points, plain.context)
@@ -166,7 +167,7 @@ class _Build:
             base = tuple(tf.broadcast_to(t, tf.shape(like)) for t, like in zip(self.arrays, plain.context, strict=True))
         if isinstance(question.baseline, Boundary) and not points:
             crossing = _search(question.baseline, score, x)
-            return Problem(score, x, crossing.points, seeds, chunk, (), source), crossing
+            return Problem(score, x, crossing.points, seeds, chunk, (), source, rerule), crossing
         if at_layer is not None:
             if isinstance(at_layer, Dataset):
                 references = self.arrays
@@ -179,7 +180,7 @@ class _Build:
                 )
         elif base:
             base = source.place(base)
-        return Problem(score, x, base, seeds, chunk, references, source), crossing
+        return Problem(score, x, base, seeds, chunk, references, source, rerule), crossing
 
     def baseline_score(self, plain: Score, problem: Problem, points: Leaves, score: tf.Tensor) -> tf.Tensor:
         """F at the baseline, [B]; over references, its mean."""

@@ -99,6 +99,55 @@ def replace(layer: keras.Layer, call: Callable[[], Any], values: list[tf.Tensor]
         return call()
 
 
+Handler = Callable[..., Any]
+"""(layer or operation, its own call, *args, **kwargs) -> its output: what takes the place of a call."""
+
+
+@contextlib.contextmanager
+def rerule(model: Any, handler: Handler) -> Iterator[None]:
+    """While open, calls of layers without layers inside, and of a functional model's operations, are `handler`'s.
+
+    Raises:
+        ValueError: the model is none of Keras', so nothing of it can be reached.
+    """
+    if not isinstance(model, keras.Layer):
+        raise ValueError(
+            f"propagation needs a Keras model, whose layers it can reach, and {type(model).__name__} is none; pass the "
+            "Keras model, or use a gradient or path method."
+        )
+    everything = [model, *layers(model)]
+    found: list[Any] = [layer for layer in everything if not layers(layer)]
+    found += [
+        operation
+        for one in everything
+        if isinstance(one, keras.Model) and hasattr(one, "operations")
+        for operation in one.operations
+        if not isinstance(operation, keras.Layer)
+    ]
+    with contextlib.ExitStack() as stack:
+        for part in {id(part): part for part in found}.values():
+
+            def call(original, *args, part=part, **kwargs):
+                return handler(part, original, *args, **kwargs)
+
+            stack.enter_context(intercept(part, call))
+        yield
+
+
+def nothing(handler: Handler) -> contextlib.AbstractContextManager:
+    """Of no model: there is nothing to reach."""
+    return rerule(None, handler)
+
+
+def linear_part(layer: keras.Layer, call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    """(what a layer's call gives before its own activation, that activation or None)."""
+    activation = getattr(layer, "activation", None)
+    if activation is None or activation is keras.activations.linear:
+        return call(*args, **kwargs), None
+    with intercept(layer, lambda own, z: z, "activation"):
+        return call(*args, **kwargs), activation
+
+
 def layers(model: Any) -> list[keras.Layer]:
     """Every layer inside `model`, nested ones included, in the order of creation; none for what is no Keras model."""
     found = model._flatten_layers(include_self=False) if isinstance(model, keras.Layer) else ()

@@ -1,6 +1,6 @@
 """The gradient of a score."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -20,13 +20,21 @@ def value_and_gradient(score: Callable[[Leaves], tf.Tensor], x: Leaves) -> tuple
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         value = score(x)
-    gradients = tape.gradient(value, x)
+    return value, connected(tape.gradient(value, x), x)
+
+
+def connected(gradients: Sequence[tf.Tensor | None], x: Leaves) -> Leaves:
+    """Gradients as tensors: zeros for leaves that the score ignores.
+
+    Raises:
+        Unconnected: it ignores all of them.
+    """
     if all(gradient is None for gradient in gradients):
         raise Unconnected(
             "the score does not depend on the input by differentiable operations (argmax, rounding, integer "
             "conversion or a stopped gradient stands between); explain an earlier output, or a layer behind it."
         )
-    return value, tuple(
+    return tuple(
         tf.zeros_like(leaf) if gradient is None else tf.convert_to_tensor(gradient)
         for gradient, leaf in zip(gradients, x, strict=True)
     )

@@ -1,0 +1,309 @@
+"""Relevance passed back through a network, layer by layer, by rules in place of derivatives.
+
+Each layer's call is replaced, while the program is traced, by a surrogate of the same value whose gradient is the rule;
+the tape does the rest. What is called outside any layer is looked for afterwards: a rule is never silently a gradient.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfig import anatomy, ending
+from tfig.kernels.gradient import connected
+from tfig.network import Leaves
+from tfig.problem import Problem
+from tfig.rules import Epsilon, Linear, Rule, over, share
+from tfig.score import Score
+from tfig.slices import linear_part
+
+hold = tf.stop_gradient
+
+
+class NoRule(Exception):
+    """There is no rule for what the message names."""
+
+
+class Book(abc.ABC):
+    """How each kind of part passes back what it is given: (part, its call, its inputs) -> a surrogate of its output."""
+
+    name: str
+
+    @abc.abstractmethod
+    def linear(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor, first: bool) -> tf.Tensor:
+        """A layer with weights, without its activation; `first`: no other stands before it."""
+
+    @abc.abstractmethod
+    def affine(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
+        """A layer that scales and shifts each channel."""
+
+    @abc.abstractmethod
+    def average(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
+        """A layer that averages."""
+
+    @abc.abstractmethod
+    def activation(self, function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
+        """An activation, element by element or along the last axis."""
+
+    @abc.abstractmethod
+    def maximum(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
+        """Max pooling."""
+
+    @abc.abstractmethod
+    def sum(self, part: Any, call: Callable[..., Any], args: tuple, sees: Callable[[Any], bool]) -> tf.Tensor:
+        """A sum, difference or mean of tensors; `sees` tells those that depend on the points."""
+
+    def routing(self, part: Any, call: Callable[[], Any]) -> Any:
+        """What only moves values."""
+        return call()
+
+
+class Reader:
+    """Calls the parts of a model through a book, and knows which operations of the graph were covered by it."""
+
+    def __init__(self, book: Book, points: Leaves):
+        self.book, self.points = book, points
+        self.refused: list[str] = []
+        self.covered: set[str] = set()
+        self.weighted: set[str] = set()
+
+    def __call__(self, part: Any, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The surrogate of a part's output; a part that does not see the points is called as it is.
+
+        A part without a rule is called as it is, too, and kept in `refused`: Keras would wrap an error raised in here.
+        """
+        graph = tf.compat.v1.get_default_graph()
+        begin = len(graph.get_operations())
+        inputs = [leaf for leaf in tf.nest.flatten((args, kwargs)) if tf.is_tensor(leaf)]
+        what = anatomy.kind(part)
+        try:
+            if what is None and self.sees(inputs):
+                raise NoRule(f"{part.name!r} ({type(part).__name__})")
+            output = self._called(what, part, call, args, kwargs) if self.sees(inputs) else call(*args, **kwargs)
+        except NoRule as missing:
+            self.refused.append(str(missing))
+            output = call(*args, **kwargs)
+        made = {operation.name for operation in graph.get_operations()[begin:]}
+        self.covered |= made
+        if what == "linear":
+            self.weighted |= made
+        return output
+
+    def _called(self, what: str | None, part: Any, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
+        book, x = self.book, args[0] if args else None
+        if what == "routing":
+            return book.routing(part, lambda: call(*args, **kwargs))
+        if what == "sum":
+            return book.sum(part, call, args, lambda one: tf.is_tensor(one) and self.sees([one]))
+        if what == "activation":
+            return book.activation(lambda z: call(z, *args[1:], **kwargs), x)
+        if what != "linear":
+            return getattr(book, str(what))(part, lambda z: call(z, **kwargs), x)
+        kept: list[Any] = []
+
+        def before(z: tf.Tensor) -> tf.Tensor:
+            value, activation = linear_part(part, call, z, **kwargs)
+            kept[:] = [activation]
+            return value
+
+        z = book.linear(part, before, x, not self.sees_weights(x))
+        return z if kept[0] is None else book.activation(kept[0], z)
+
+    def sees(self, tensors: list[tf.Tensor]) -> bool:
+        """Whether any of the tensors depends on the points."""
+        targets = {id(point) for point in self.points}
+        return _behind(tensors, lambda tensor: id(tensor) in targets)
+
+    def sees_weights(self, tensor: tf.Tensor) -> bool:
+        """Whether a layer with weights stands between the points and this tensor."""
+        return _behind([tensor], lambda one: one.op.name in self.weighted)
+
+    def audit(self, outputs: Any) -> None:
+        """Look for arithmetic between the points and the outputs that no layer did.
+
+        Raises:
+            ValueError: naming it; or the first layer without a rule.
+        """
+        advice = "explain a layer behind it (layer=), or use a gradient or path method."
+        if self.refused:
+            raise ValueError(f"{self.book.name} has no rule for {self.refused[0]}; {advice}")
+        behind: set[str] = set()
+        waiting = [tensor.op for tensor in tf.nest.flatten(outputs)]
+        while waiting:
+            operation = waiting.pop()
+            if operation.name not in behind:
+                behind.add(operation.name)
+                waiting.extend(tensor.op for tensor in operation.inputs)
+        targets = {id(point) for point in self.points}
+        reached: set[str] = set()
+        for operation in tf.compat.v1.get_default_graph().get_operations():
+            if operation.name not in behind:
+                continue
+            if not any(id(tensor) in targets or tensor.op.name in reached for tensor in operation.inputs):
+                continue
+            reached.add(operation.name)
+            floating = any(tensor.dtype.is_floating for tensor in operation.outputs)
+            if floating and operation.name not in self.covered and operation.type not in anatomy.ROUTING_TYPES:
+                raise ValueError(
+                    f"{self.book.name} has no rule for {operation.type} ({operation.name!r}), which the model computes "
+                    f"outside any layer; write it as a Keras layer (keras.layers.Add, Activation, ...), {advice}"
+                )
+
+
+def _behind(tensors: list[tf.Tensor], wanted: Callable[[tf.Tensor], bool]) -> bool:
+    """Whether a walk back through the graph from `tensors` meets one that is wanted."""
+    waiting, seen = list(tensors), set()
+    while waiting:
+        one = waiting.pop()
+        if wanted(one):
+            return True
+        if one.op.name not in seen:
+            seen.add(one.op.name)
+            waiting.extend(one.op.inputs)
+    return False
+
+
+def read(problem: Problem, score: Score, points: Leaves, book: Book) -> Any:
+    """The values that `score` reads off the model at `points`, as surrogates by the book."""
+    reader = Reader(book, points)
+    quantity = score.quantity
+    soften = quantity.output == "probabilities" and score.end == "open" and quantity.function is None
+    if soften:
+        quantity = dataclasses.replace(quantity, output=None)
+    with problem.rerule(reader):
+        values, _ = quantity.read(score.outputs(points, score.context), points)
+    reader.audit(values)
+    if soften:
+        values = book.activation(tf.nn.sigmoid if values.shape[-1] == 1 else tf.nn.softmax, values)
+    return values
+
+
+def gradients(score: Score, values: Any) -> list[tf.Tensor]:
+    """dF/dvalues, a tensor for each leaf of `values`."""
+    leaves = [tf.identity(leaf) for leaf in tf.nest.flatten(values)]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(leaves)
+        chosen = score.choose(score.summary(tf.nest.pack_sequence_as(values, leaves)))
+    return tape.gradient(chosen, leaves, unconnected_gradients="zero")
+
+
+@dataclasses.dataclass
+class Shares(Book):
+    """Layer-wise relevance propagation.
+
+    Fields:
+        name: of the method, for errors.
+        rule: (layer, whether it is the first with weights) -> its rule.
+    """
+
+    name: str
+    rule: Callable[[keras.Layer, bool], Rule]
+
+    def __post_init__(self):
+        # What neighbours fold into: id of an output -> (the output, what made it). The output keeps the id its own.
+        self.linears: dict[int, tuple[tf.Tensor, keras.Layer, tf.Tensor, Linear, Rule]] = {}
+        self.scalings: dict[int, tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]] = {}
+
+    def linear(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor, first: bool) -> tf.Tensor:
+        """The rule, stage by stage; a scaling just before it belongs to the inputs, its shift to the bias."""
+        y, rule, inputs = call(x), self.rule(layer, first), _wide(x)
+        *before, last = anatomy.stages(layer)
+        if id(x) in self.scalings:
+            _, source, scale, shift = self.scalings[id(x)]
+            shifts = tf.zeros_like(inputs) + shift
+            inputs = _valued(hold(_wide(source)) * scale, _wide(source) - hold(_wide(source)))
+            head = (before or [last])[0]
+            head = head._replace(bias=head.bias + head.apply(shifts, head.weights))
+            before, last = ([head, *before[1:]], last) if before else ([], head)
+        for part in before:
+            inputs = _valued(part.apply(inputs, part.weights) + part.bias, share(inputs, part, rule))
+        z = _valued(y, share(inputs, last, rule))
+        self.linears[id(z)] = z, layer, inputs, last, rule
+        return z
+
+    def affine(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
+        """Folded into the linear layer just before it, or into one just behind; alone, relevance passes through it."""
+        y = call(x)
+        scale, shift = anatomy.affine(layer, len(x.shape))
+        if id(x) in self.linears:
+            _, maker, inputs, part, rule = self.linears[id(x)]
+            weights = part.weights * anatomy.outwards(maker, scale)
+            folded = Linear(part.apply, weights, part.bias * scale + shift)
+            z = _valued(y, share(inputs, folded, rule))
+            self.linears[id(z)] = z, maker, inputs, folded, rule
+            return z
+        z = _valued(y, x - hold(x))
+        self.scalings[id(z)] = z, x, scale, shift
+        return z
+
+    def average(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
+        """In proportion to what each contributes."""
+        return _valued(call(x), share(_wide(x), Linear(lambda a, _: call(a), None, 0.0), Epsilon()))
+
+    def activation(self, function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
+        """Passed through."""
+        y = function(x)
+        return opened(_valued(y, x - hold(x)), y)
+
+    def maximum(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
+        """The winner takes all."""
+        return call(x)
+
+    def sum(self, part: Any, call: Callable[..., Any], args: tuple, sees: Callable[[Any], bool]) -> tf.Tensor:
+        """In proportion to the summands."""
+        y = call(*args)
+        terms = summands(part, args)
+        shares = [
+            hold(over(sign * _wide(one), _wide(y))) * _wide(one - hold(one)) for sign, one in terms if tf.is_tensor(one)
+        ]
+        return _valued(y, tf.add_n([tf.zeros_like(_wide(y)) + one for one in shares]))
+
+
+def opened(value: tf.Tensor, natural: tf.Tensor) -> tf.Tensor:
+    """A surrogate behind which a softmax or sigmoid can still be opened."""
+    return ending.stand_in(value, natural) if natural.op.type in ("Softmax", "Sigmoid") else value
+
+
+def summands(part: Any, args: tuple) -> list[tuple[float, Any]]:
+    """The (sign, tensor) pairs that a sum, difference or mean adds up."""
+    tensors = list(args[0]) if isinstance(args[0], (list, tuple)) else list(args)
+    if type(part).__name__ == "Subtract":
+        return [(1.0, tensors[0]), (-1.0, tensors[1])]
+    share_of = 1 / len(tensors) if type(part).__name__ == "Average" else 1.0
+    return [(share_of, tensor) for tensor in tensors]
+
+
+def _valued(y: tf.Tensor, passed: tf.Tensor) -> tf.Tensor:
+    """`y`, exactly, with the gradient of `passed`."""
+    return hold(y) + tf.cast(passed - hold(passed), y.dtype)
+
+
+def _wide(x: tf.Tensor) -> tf.Tensor:
+    return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
+
+
+def relevance(problem: Problem, rule: Callable[[keras.Layer, bool], Rule], name: str, start: Callable) -> Leaves:
+    """The relevance of each point, [N, ...] for each leaf.
+
+    Args:
+        rule: (layer, whether it is the first with weights) -> its rule.
+        name: of the method, for errors.
+        start: (values, dF/dvalues) -> the relevance of the values.
+    """
+    score, points = problem.score, problem.x
+    if not isinstance(score, Score):
+        raise ValueError(f"{name} explains a score of a model, and this is none.")
+    # float16 would lose the relevance of single pixels: the rules are linear in it.
+    scale = score.scale
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(points)
+        nest = read(problem, score, points, Shares(name, rule))
+        values = [scale * value for value in tf.nest.flatten(nest)]
+    held = [hold(value) for value in tf.nest.flatten(nest)]
+    slopes = gradients(score, tf.nest.pack_sequence_as(nest, held))
+    begun = [start(value, slope) for value, slope in zip(held, slopes, strict=True)]
+    found = tape.gradient(values, points, output_gradients=begun)
+    return tuple(leaf / scale for leaf in connected(found, points))

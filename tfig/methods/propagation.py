@@ -1,0 +1,256 @@
+"""Methods that pass relevance back by rules."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfig import anatomy
+from tfig.kernels.difference import contributions
+from tfig.kernels.expectation import over_references
+from tfig.kernels.propagation import relevance
+from tfig.kernels.rectified import overridden
+from tfig.methods.checks import one_of
+from tfig.network import Leaves
+from tfig.problem import Method, Problem, Trace
+from tfig.rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
+
+
+@dataclasses.dataclass(frozen=True)
+class Composite:
+    """Which rule holds where: by the first layer with weights, by convolutions, by everything else with weights."""
+
+    dense: Rule
+    convolution: Rule
+    first: Rule | None = None
+
+    def __call__(self, layer: keras.Layer, first: bool) -> Rule:
+        """The rule of a layer."""
+        if first and self.first is not None:
+            return self.first
+        return self.convolution if isinstance(layer, anatomy.CONVOLUTIONS) else self.dense
+
+
+COMPOSITES: dict[str, Composite] = {
+    "epsilon": Composite(Epsilon(), Epsilon()),
+    "epsilon_plus": Composite(Epsilon(), ZPlus()),
+    "epsilon_plus_flat": Composite(Epsilon(), ZPlus(), Flat()),
+    "epsilon_gamma_box": Composite(Epsilon(), Gamma(), ZBox()),
+    "alpha2_beta1": Composite(Epsilon(), AlphaBeta()),
+    "alpha2_beta1_flat": Composite(Epsilon(), AlphaBeta(), Flat()),
+}
+"""Rules by name: what is common where."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LRP(Method):
+    """Layer-wise relevance propagation: the score, shared out layer by layer among the inputs of each.
+
+    R_i = sum{ numerator_ij / denominator_j R_j : j }, by a rule for each layer (see `tfig.rules`). Relevance passes
+    through activations, a final softmax among them; goes to the winner of a maximum; is shared by sums and averages in
+    proportion; a batch normalisation is folded into the linear layer before it, or behind it.
+
+    Fields:
+        rules: "epsilon", "epsilon_plus" (convolutions z+), "epsilon_plus_flat" (the first layer flat),
+            "epsilon_gamma_box" (convolutions gamma, the first layer z-box), "alpha2_beta1", "alpha2_beta1_flat"; one
+            rule for all; or a mapping of layer names and layer classes to rules, others epsilon.
+        start: "score" (relevance F at the output, so the map sums to F but for what biases take) or "one".
+
+    Raises ValueError for a layer or an operation that has no rule, naming it.
+
+    >>> tfig.explain(model, x, tfig.LRP({"conv1": tfig.rules.ZBox(0, 1), keras.layers.Dense: tfig.rules.Epsilon(0.25)}))
+    """
+
+    rules: Any = "epsilon_plus"
+    start: str = "score"
+
+    name = "lrp"
+    reference = (
+        "Bach et al., On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance "
+        "Propagation, 2015; composites as Montavon et al., Layer-Wise Relevance Propagation: An Overview, 2019"
+    )
+    needs = "a Keras model of layers that have rules"
+
+    def __post_init__(self):
+        one_of("start", self.start, ("score", "one"))
+        if isinstance(self.rules, Mapping):
+            object.__setattr__(self, "rules", tuple(self.rules.items()))
+        if isinstance(self.rules, str):
+            one_of("rules", self.rules, tuple(COMPOSITES))
+        elif isinstance(self.rules, tuple):
+            for key, rule in self.rules:
+                layered = isinstance(key, str) or (isinstance(key, type) and issubclass(key, keras.Layer))
+                if not layered or not isinstance(rule, Rule):
+                    raise ValueError(
+                        f"rules maps {key!r} to {rule!r}; it must map layer names or classes to tfig.rules objects."
+                    )
+        elif not isinstance(self.rules, Rule):
+            raise ValueError(
+                f"rules is {self.rules!r}; pass one of {', '.join(map(repr, COMPOSITES))}, a tfig.rules object, or a "
+                "mapping of layer names or classes to them."
+            )
+
+    def rule(self, layer: keras.Layer, first: bool) -> Rule:
+        """The rule of a layer: by its name, else by the first class in the mapping that it is of."""
+        if isinstance(self.rules, str):
+            return COMPOSITES[self.rules](layer, first)
+        if isinstance(self.rules, Rule):
+            return self.rules
+        named = dict(self.rules)
+        by_class = (rule for key, rule in self.rules if not isinstance(key, str) and isinstance(layer, key))
+        return named.get(layer.name) or next(by_class, Epsilon())
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """The rules in words, and where relevance starts."""
+        if isinstance(self.rules, str):
+            return {"rules": self.rules, "start": self.start}
+        if isinstance(self.rules, Rule):
+            return {"rules": repr(self.rules), "start": self.start}
+        shown = {key if isinstance(key, str) else key.__name__: repr(rule) for key, rule in self.rules}
+        return {"rules": shown, "start": self.start}
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """The relevance."""
+
+        def start(value: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
+            return slope if self.start == "one" else value * slope
+
+        return relevance(problem, self.rule, self.name, start), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepTaylor(Method):
+    """Deep Taylor decomposition: the z+ rule, bounds of pixels at the first layer, for networks of ReLUs.
+
+    LRP by z+ without biases; the first layer by z-box, if `low` and `high` are given, else by w**2. Starts with
+    max(F, 0). Every attribution is zero or positive.
+
+    Fields:
+        low, high: the smallest and largest value of an input, e.g. 0 and 1.
+
+    >>> tfig.explain(model, x, tfig.DeepTaylor(low=0, high=1), output="logits")
+    """
+
+    low: float | None = None
+    high: float | None = None
+
+    name = "deep_taylor"
+    reference = "Montavon et al., Explaining nonlinear classification decisions with deep Taylor decomposition, 2017"
+    needs = "a Keras model of layers that have rules"
+
+    def __post_init__(self):
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"low is {self.low!r} and high {self.high!r}; give both, for pixels, or neither.")
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """The relevance."""
+        first = WSquare() if self.low is None else ZBox(self.low, self.high)
+        inner = ZPlus(bias=False)
+
+        def start(value: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
+            return tf.maximum(value * slope, 0.0)
+
+        return relevance(problem, lambda layer, is_first: first if is_first else inner, self.name, start), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepLIFT(Method):
+    """The difference of the score from that of a baseline, carried back by multipliers.
+
+    multiplier * (x[i] - x'[i]), the multiplier of a unit being the difference of its output over that of its input
+    ("rescale"), or, on dense layers, over the positive and the negative part of it apart, each added first and last and
+    averaged ("reveal_cancel"; convolutions keep rescale, as the authors advise). Max pooling by cross-maxima. A final
+    softmax, where probabilities are explained, counts logits by their distance from their mean.
+    sum(attributions) == F(x) - F(x'), up to rounding. Over ``baseline=tfig.baselines.Dataset(references)`` averaged.
+
+    Fields:
+        rule: "rescale" or "reveal_cancel".
+
+    Raises ValueError for a layer or an operation that has no rule, naming it.
+
+    >>> tfig.explain(model, x, tfig.DeepLIFT("reveal_cancel"), output="logits", baseline=0.0)
+    """
+
+    rule: str = "rescale"
+
+    name = "deeplift"
+    reference = (
+        "Shrikumar, Greenside & Kundaje, Learning Important Features Through Propagating Activation Differences, 2017, "
+        "arXiv:1704.02685"
+    )
+    complete = True
+    takes_references = True
+    default_baseline = "zeros"
+    needs = "a Keras model of layers that have rules"
+
+    def __post_init__(self):
+        one_of("rule", self.rule, ("rescale", "reveal_cancel"))
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """The contributions."""
+        cancel = self.rule == "reveal_cancel"
+        return over_references(problem, problem.x, lambda p: contributions(p, cancel, self.name)), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepSHAP(Method):
+    """DeepLIFT's rescale rule, averaged over a data set of baselines: approximate Shapley values.
+
+    mean{ DeepLIFT from x' : x' in references }. Sums to F(x) - mean F(x').
+
+    >>> tfig.explain(model, x, tfig.DeepSHAP(), output="logits", baseline=tfig.baselines.Dataset(references))
+    """
+
+    name = "deepshap"
+    reference = "Lundberg & Lee, A Unified Approach to Interpreting Model Predictions, 2017, arXiv:1705.07874"
+    complete = True
+    takes_references = True
+    default_baseline = "dataset"
+    needs = "baseline=tfig.baselines.Dataset(references), a Keras model of layers that have rules"
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """The mean."""
+        return over_references(problem, problem.x, lambda p: contributions(p, False, self.name)), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidedBackprop(Method):
+    """The gradient, of which each ReLU passes back only what is positive and what it let through.
+
+    It is known to show the input more than the model: randomising the weights hardly changes it (Adebayo et al. 2018).
+
+    Raises ValueError for a model without ReLUs, where it would be the plain gradient.
+
+    >>> tfig.explain(model, x, "guided_backprop", output="logits")
+    """
+
+    name = "guided_backprop"
+    reference = "Springenberg et al., Striving for Simplicity: The All Convolutional Net, 2014, arXiv:1412.6806"
+    needs = "a model with ReLUs"
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """The gradient of the overridden graph."""
+        return overridden(problem, "guided", self.name), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Deconvnet(Method):
+    """The gradient, of which each ReLU passes back what is positive, whatever it let through.
+
+    It hardly depends on the class (Adebayo et al. 2018).
+
+    Raises ValueError for a model without ReLUs, where it would be the plain gradient.
+
+    >>> tfig.explain(model, x, "deconvnet", output="logits")
+    """
+
+    name = "deconvnet"
+    reference = "Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2013, arXiv:1311.2901"
+    needs = "a model with ReLUs"
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """The gradient of the overridden graph."""
+        return overridden(problem, "deconv", self.name), {}

@@ -1,0 +1,207 @@
+"""Rules of layer-wise relevance propagation: how a linear layer's relevance is shared out among its inputs.
+
+Each is a frozen value. With a_i the inputs, w_ij the weights and b_j the bias of z_j = sum{ a_i w_ij : i } + b_j, a
+rule gives input i the share numerator_ij / denominator_j of R_j. The bias takes its share unless `bias` is False.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+STABILISER = 1e-6
+"""Added to denominators, with their sign."""
+
+
+class Linear(NamedTuple):
+    """A linear map as a rule sees it, in float32.
+
+    Fields:
+        apply: (inputs, weights) -> outputs, without bias.
+        weights: None for maps that have none (averages).
+        bias: broadcastable to the outputs; 0 where there is none.
+    """
+
+    apply: Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
+    weights: tf.Tensor | None
+    bias: tf.Tensor | float
+
+
+class Share(NamedTuple):
+    """apply(inputs, weights) * factor: what the inputs get of one unit of relevance, numerator over denominator."""
+
+    inputs: tf.Tensor
+    weights: tf.Tensor | None
+    factor: tf.Tensor
+
+
+class Rule(abc.ABC):
+    """How relevance is shared out."""
+
+    @abc.abstractmethod
+    def shares(self, x: tf.Tensor, linear: Linear) -> list[Share]:
+        """The shares of inputs x [N, ...]; together they are the rule."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Epsilon(Rule):
+    """a_i w_ij / (z_j + epsilon sign(z_j)), sign(0) = 1. With epsilon=0: LRP-0.
+
+    Source: Bach et al., On Pixel-Wise Explanations for Non-Linear Classifier Decisions, 2015, eq. 58.
+    """
+
+    epsilon: float = STABILISER
+    bias: bool = True
+
+    def shares(self, x: tf.Tensor, linear: Linear) -> list[Share]:
+        """One."""
+        z = linear.apply(x, linear.weights) + (linear.bias if self.bias else 0.0)
+        return [Share(x, linear.weights, over(1.0, z, self.epsilon))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gamma(Rule):
+    """Like epsilon, with w_ij + gamma w_ij+ in place of w_ij: positive contributions are favoured.
+
+    Generalised to inputs and outputs of either sign: where z_j > 0, contributions that raise z_j are favoured, else
+    those that lower it.
+
+    Source: Montavon et al., Layer-Wise Relevance Propagation: An Overview, 2019; generalised as in Andeol et al., 2021,
+    and Zennit (Anders et al., 2021, arXiv:2106.13200).
+    """
+
+    gamma: float = 0.25
+    bias: bool = True
+
+    def shares(self, x: tf.Tensor, linear: Linear) -> list[Share]:
+        """Positive and negative inputs, where the output is positive and where it is negative."""
+        w, b = linear.weights, linear.bias if self.bias else 0.0
+        if w is None:
+            return Epsilon().shares(x, linear)
+        up, down = w + self.gamma * tf.maximum(w, 0.0), w + self.gamma * tf.minimum(w, 0.0)
+        z = linear.apply(x, w) + b
+        plus, minus = tf.maximum(x, 0.0), tf.minimum(x, 0.0)
+        raised = linear.apply(plus, up) + linear.apply(minus, down) + b + self.gamma * tf.maximum(b, 0.0)
+        lowered = linear.apply(plus, down) + linear.apply(minus, up) + b + self.gamma * tf.minimum(b, 0.0)
+        positive = over(tf.cast(z > 0, z.dtype), raised)
+        negative = over(tf.cast(z < 0, z.dtype), lowered)
+        return [
+            Share(plus, up, positive), Share(minus, down, positive),
+            Share(plus, down, negative), Share(minus, up, negative),
+        ]  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class AlphaBeta(Rule):
+    """alpha z_ij+ / z_j+ - beta z_ij- / z_j-, alpha - beta = 1, of the positive and negative parts of a_i w_ij.
+
+    Source: Bach et al., 2015, eq. 60.
+    """
+
+    alpha: float = 2.0
+    beta: float = 1.0
+    bias: bool = True
+
+    def __post_init__(self):
+        if abs(self.alpha - self.beta - 1) > 1e-6 or self.beta < 0:
+            raise ValueError(f"alpha is {self.alpha!r} and beta {self.beta!r}; alpha - beta must be 1, and beta >= 0.")
+
+    def shares(self, x: tf.Tensor, linear: Linear) -> list[Share]:
+        """Two that raise the output, two that lower it."""
+        w, b = linear.weights, linear.bias if self.bias else 0.0
+        plus, minus = tf.maximum(x, 0.0), tf.minimum(x, 0.0)
+        if w is None:
+            return Epsilon().shares(x, linear)
+        up, down = tf.maximum(w, 0.0), tf.minimum(w, 0.0)
+        raising = over(self.alpha, linear.apply(plus, up) + linear.apply(minus, down) + tf.maximum(b, 0.0))
+        shares = [Share(plus, up, raising), Share(minus, down, raising)]
+        if self.beta:
+            lowering = over(-self.beta, linear.apply(plus, down) + linear.apply(minus, up) + tf.minimum(b, 0.0))
+            shares += [Share(plus, down, lowering), Share(minus, up, lowering)]
+        return shares
+
+
+@dataclasses.dataclass(frozen=True)
+class ZPlus(Rule):
+    """z_ij+ / z_j+: what raises the output shares all of it (alpha 1, beta 0).
+
+    Source: Montavon et al., Explaining nonlinear classification decisions with deep Taylor decomposition, 2017.
+    """
+
+    bias: bool = True
+
+    def shares(self, x: tf.Tensor, linear: Linear) -> list[Share]:
+        """Two that raise the output."""
+        return AlphaBeta(1.0, 0.0, self.bias).shares(x, linear)
+
+
+@dataclasses.dataclass(frozen=True)
+class ZBox(Rule):
+    """(a_i w_ij - l_i w_ij+ - h_i w_ij-) / their sum over i, for inputs between l and h: the first layer's pixels.
+
+    Fields:
+        low, high: the smallest and largest input there can be; each row's own range, where None.
+
+    Source: Montavon et al., 2017.
+    """
+
+    low: float | None = None
+    high: float | None = None
+
+    def shares(self, x: tf.Tensor, linear: Linear) -> list[Share]:
+        """Of the input, and of both bounds."""
+        w = linear.weights
+        if w is None:
+            return Epsilon().shares(x, linear)
+        axes = range(1, len(x.shape))
+        least = tf.reduce_min(x, axes, keepdims=True) if self.low is None else self.low
+        most = tf.reduce_max(x, axes, keepdims=True) if self.high is None else self.high
+        low, high = tf.zeros_like(x) + least, tf.zeros_like(x) + most
+        parts = [(x, w, 1.0), (low, tf.maximum(w, 0.0), -1.0), (high, tf.minimum(w, 0.0), -1.0)]
+        z = tf.add_n([sign * linear.apply(inputs, weights) for inputs, weights, sign in parts])
+        return [Share(inputs, weights, over(sign, z)) for inputs, weights, sign in parts]
+
+
+@dataclasses.dataclass(frozen=True)
+class WSquare(Rule):
+    """w_ij**2 / sum{ w_ij**2 : i }: by the weights alone.
+
+    Source: Montavon et al., 2017.
+    """
+
+    def shares(self, x: tf.Tensor, linear: Linear) -> list[Share]:
+        """One, of ones."""
+        squares = None if linear.weights is None else tf.square(linear.weights)
+        ones = tf.ones_like(x)
+        return [Share(ones, squares, over(1.0, linear.apply(ones, squares), 0.0))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Flat(Rule):
+    """1 / sum{ 1 : i }: to all inputs alike.
+
+    Source: Lapuschkin et al., Unmasking Clever Hans predictors, 2019.
+    """
+
+    def shares(self, x: tf.Tensor, linear: Linear) -> list[Share]:
+        """One, of ones."""
+        ones, weights = tf.ones_like(x), None if linear.weights is None else tf.ones_like(linear.weights)
+        return [Share(ones, weights, over(1.0, linear.apply(ones, weights), 0.0))]
+
+
+def over(numerator: tf.Tensor | float, denominator: tf.Tensor, epsilon: float = STABILISER) -> tf.Tensor:
+    """numerator / (denominator + epsilon sign(denominator)), sign(0) = 1; 0 / 0 = 0."""
+    stable = denominator + tf.where(denominator >= 0, epsilon, -epsilon)
+    return tf.math.divide_no_nan(tf.zeros_like(denominator) + numerator, stable)
+
+
+def share(x: tf.Tensor, linear: Linear, rule: Rule) -> tf.Tensor:
+    """A tensor of zeros whose gradient with respect to x, for relevance R above, is the relevance of x."""
+    hold = tf.stop_gradient
+    moved = x - hold(x)
+    return tf.add_n([
+        hold(one.factor) * linear.apply(hold(one.inputs) * moved, None if one.weights is None else hold(one.weights))
+        for one in rule.shares(hold(x), linear)
+    ])  # fmt: skip
