@@ -151,6 +151,11 @@ def _served(name: str, explainer: Explainer, structure: Any, leaves: list[networ
         if isinstance(error, TypeError) or "radient" in type(error).__name__:
             advice = " (was it saved with experimental_custom_gradients=False?)"
         raise ValueError(f"explanation {name!r} cannot be made: {error}{advice}") from error
+    if explainer.method.sides(empty):
+        raise ValueError(
+            f"explanation {name!r} calls a Python function on each row, which a served model cannot; pass segments as "
+            "a map or as the size of a grid."
+        )
     if (posed.target < -1).any():
         raise ValueError(
             f"explanation {name!r} is of the runner-up, which callers ask for as contrast; export it without target=."
@@ -256,7 +261,7 @@ def _described_one(name: str, served: Served) -> dict[str, Any]:
         "parameters": method.parameters,
         "reference": method.reference,
         "complete": method.complete,
-        "layer": None if explainer.layer is None else explainer.layer.name,
+        "layer": None if served.posed.layer is None else served.posed.layer.name,
         "output": explainer.output,
         "target": None if explainer.target is None else repr(explainer.target),
         "baseline": None if shown is None else str(shown),

@@ -172,7 +172,7 @@ class Served:
         lowest = NOTHING if self.posed.program.units == 1 else AGAINST_PREDICTED
         against = tf.where(against < lowest, OUT_OF_RANGE, against)
         leaves, fed = self._baselines(leaves, options)
-        found = self.posed.program.run(leaves, target, against, seed, self._chunk(leaves), fed)
+        found = self.posed.program.run(leaves, target, against, seed, self._chunk(leaves), fed, ())
         return self._named(found, leaves, contrasted)
 
     def _baselines(self, leaves: tuple[tf.Tensor, ...], options: Tensors) -> tuple[tuple, tuple]:
@@ -209,7 +209,7 @@ class Served:
             named[protocol.CONTRAST] = found["against"]
         named.update({protocol.TRACE + word: value for word, value in found["trace"].items()})
         maps = found["attributions"]
-        if self.explainer.layer is None:
+        if self.posed.layer is None:
             ends: list[str | None] = [name for name, _ in self.explained]
         else:
             ends = [None] if len(maps) == 1 else [str(i) for i in range(len(maps))]
@@ -231,7 +231,7 @@ class Served:
             for name, value, leaf in zip(self.names, leaves, self.leaves, strict=True)
             if len(leaf.shape) == 4 and leaf.dtype != "string"
         }
-        if self.explainer.layer is None and end is not None:
+        if self.posed.layer is None and end is not None:
             return images.get(end)
         return next(iter(images.values())) if len(images) == 1 else None
 

@@ -21,14 +21,34 @@ SMALL = {
     "vargrad": tfig.VarGrad(samples=8),
     "conductance": tfig.Conductance(steps=16),
     "internal_influence": tfig.InternalInfluence(steps=16),
+    "occlusion": tfig.Occlusion(window=3, strides=2),
+    "feature_ablation": tfig.FeatureAblation(segments=4),
+    "prediction_difference": tfig.PredictionDifference(samples=4, segments=2),
+    "shapley_sampling": tfig.ShapleySampling(samples=4, segments=2),
+    "kernel_shap": tfig.KernelSHAP(samples=64, segments=2),
+    "lime": tfig.LIME(samples=64, segments=2),
+    "rise": tfig.RISE(samples=64, cells=3),
+    "qii": tfig.QII(samples=4, segments=2),
     "igos": tfig.IGOS(resolution=4, iterations=3, steps=4),
 }
 METHODS = {name: SMALL.get(name, kind()) for name, kind in REGISTRY.items()}
 MOVES_THE_INPUT = ("conductance", "internal_influence")
+ONE_CHANNEL = (
+    "igos", "occlusion", "feature_ablation", "prediction_difference", "shapley_sampling", "kernel_shap", "lime", "rise",
+    "qii",
+)  # fmt: skip
 RECTIFIED = ("guided_backprop", "deconvnet")
 PROPAGATION = ("lrp", "deep_taylor", "deeplift", "deepshap")
 # What these models do that no rule is known for; and those without a ReLU.
 NO_RULE = {"recurrent": "LSTM", "attention": "has no rule", "smooth": "LayerNorm", "subclassed": "Sigmoid"}
+# Layers without feature maps, and models that end otherwise than class activation mapping is defined for.
+CAMS = {
+    **{(name, None): "needs feature maps" for name in ("shared", "smooth", "regression")},
+    **{(name, "cam"): "here follow" for name in ("skips", "nested", "subclassed", "two_outputs", "tokens", "normalised",
+                                                "one_unit", "recurrent")},
+    **{(name, "score_cam"): "has others" for name in ("tokens", "recurrent", "attention", "two_inputs")},
+    **{(name, "guided_grad_cam"): "takes others" for name in ("tokens", "recurrent", "attention", "two_inputs")},
+}  # fmt: skip
 NO_RELU = ("shared", "attention", "recurrent", "regression")
 
 built: dict[str, keras.Model] = {}
@@ -68,6 +88,8 @@ def test_promises(name, method):
     refused = NO_RULE.get(name) if method.name in PROPAGATION else None
     if method.name in RECTIFIED and name in NO_RELU:
         refused = "the model has none"
+    if method.picks_layer:
+        refused = CAMS.get((name, None), CAMS.get((name, method.name)))
     if refused:
         with pytest.raises(ValueError, match=refused):
             tfig.explain(model, case.x, method, **arguments)
@@ -81,7 +103,9 @@ def test_promises(name, method):
     # Shape, dtype, finite.
     if arguments.get("layer") is None:
         for leaf, x in zip(maps, tf.nest.flatten(case.x), strict=True):
-            masked = method.name == "igos" and x.ndim >= 3
+            if method.picks_layer:
+                continue  # the map of a layer, which e.layer names
+            masked = method.name in ONE_CHANNEL and x.ndim >= 3
             assert leaf.shape == ((*x.shape[:-1], 1) if masked else x.shape)
     assert all(leaf.dtype == np.float32 and np.isfinite(leaf).all() for leaf in maps)
     # A mask stays open where the baseline does not lower the score.
@@ -94,7 +118,8 @@ def test_promises(name, method):
         np.testing.assert_array_equal(leaf, other)
 
     # A row alone, and in other company. Half precision rounds to eleven bits, and batches round differently.
-    bound = 2e-2 if name == "half" else 1e-3 if method.name == "igos" else 1e-5
+    # A line search may branch; a fit to scores whose differences are small magnifies their rounding.
+    bound = 2e-2 if name == "half" else 1e-3 if method.name in ("igos", "lime", "kernel_shap") else 1e-5
     alone = explainer(rows_of(case.x, slice(1, 2)))
     mixed = explainer(rows_of(case.x, [2, 1, 1, 0]))
     for leaf, one, other in zip(maps, *(tf.nest.flatten(x.attributions) for x in (alone, mixed)), strict=True):
@@ -107,7 +132,7 @@ def test_promises(name, method):
     for leaf, one, other in zip(maps, *(tf.nest.flatten(x.attributions) for x in (reseeded, seeded)), strict=True):
         assert method.stochastic or close(one, leaf, bound)
         assert close(other[0], one[1], bound)
-    if method.stochastic and method.name != "igos":
+    if method.stochastic and method.name not in ("igos", "kernel_shap"):  # all coalitions of few segments
         changed = zip(maps, tf.nest.flatten(reseeded.attributions), strict=True)
         assert any(np.abs(a - b).max() > 1e-7 for a, b in changed)
 
@@ -125,7 +150,13 @@ def test_promises(name, method):
     assert model.losses == []
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("igos", *RECTIFIED, *MOVES_THE_INPUT)])
+LINEAR = (
+    "gradient", "gradient_x_input", "integrated_gradients", "expected_gradients", "smoothgrad", "squaregrad", "vargrad",
+    "lrp", "deep_taylor", "deeplift", "deepshap", "occlusion", "feature_ablation", "shapley_sampling", "kernel_shap",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", LINEAR)
 def test_linear_models_have_their_closed_form(method):
     method = METHODS[method]
     rng = np.random.default_rng(0)
@@ -149,8 +180,12 @@ def test_linear_models_have_their_closed_form(method):
         "lrp": slope * x,
         "deep_taylor": slope**2 / (slope**2).sum(1, keepdims=True) * np.maximum(x @ weight + bias, 0)[:, 1:2],
         "deeplift": slope * x,
+        **dict.fromkeys(("occlusion", "feature_ablation", "shapley_sampling", "kernel_shap"), slope * x),
         "deepshap": slope * (x - references.mean(0)),
     }[method.name]
+    if method.name == "occlusion":
+        method = tfig.Occlusion()
+        e = tfig.explain(model, x, method, target=1)
     if method.name == "expected_gradients":
         # Sampled references: each is drawn 32 times of 64, give or take two.
         assert np.abs(e.attributions - expected).max() <= 1 / 31 * np.abs(slope * (references[0] - references[1])).max()
@@ -159,18 +194,28 @@ def test_linear_models_have_their_closed_form(method):
     np.testing.assert_allclose(e.score, (x @ weight + bias)[:, 1], atol=1e-5)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("igos", *RECTIFIED, *MOVES_THE_INPUT)])
+# Soft masks and fits to random coalitions promise it in expectation only.
+PROMISED = [
+    name
+    for name, method in METHODS.items()
+    if name not in ("igos", "rise", "lime", *RECTIFIED, *MOVES_THE_INPUT) and not method.picks_layer
+]
+
+
+@pytest.mark.parametrize("method", PROMISED)
 def test_what_the_model_ignores_gets_nothing(method):
-    method = METHODS[method]
+    method = METHODS[method] if method != "occlusion" else tfig.Occlusion()
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(2, activation="tanh")(inputs[:, :3]))
     x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
     baseline = tfig.baselines.Dataset(x) if method.default_baseline == "dataset" else None
     e = tfig.explain(model, x, method, baseline=baseline)
-    assert (e.attributions[:, 3] == 0).all() and (e.attributions[:, :3] != 0).any()
+    # Scores of coalitions are differences, of batches that round differently.
+    assert np.abs(e.attributions[:, 3]).max() <= (1e-6 if method.name in ONE_CHANNEL else 0)
+    assert (e.attributions[:, :3] != 0).any()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "cam"])
 def test_one_trace_and_no_memory_of_a_model_that_is_gone(method):
     method = METHODS[method]
     calls = []

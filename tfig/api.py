@@ -16,7 +16,7 @@ from tfig.kernels.gradient import Unconnected
 from tfig.methods import REGISTRY
 from tfig.methods.checks import whole
 from tfig.problem import Method
-from tfig.program import Program, Question, program
+from tfig.program import Program, Question, last_map, program
 from tfig.score import NOTHING
 
 CHUNK_ELEMENTS = 2**22
@@ -140,12 +140,14 @@ class Posed(NamedTuple):
         program: what answers it.
         target, against: [B] int32, codes as in `tfig.score`.
         fed: arrays for each explained input, [1, ...] or [B, ...]; NaN where the program's own rule holds.
+        layer: where the question is posed, None for the input.
     """
 
     program: Program
     target: np.ndarray
     against: np.ndarray
     fed: list[np.ndarray]
+    layer: keras.Layer | None
 
 
 class Explainer:
@@ -181,7 +183,7 @@ class Explainer:
             raise ValueError(f"output is {output!r}; pass None, 'logits' or 'probabilities'.")
         self.output = output
         self.layer = None if layer is None else slices.find(model, layer)
-        if self.method.needs_layer and layer is None:
+        if self.method.needs_layer and layer is None and not self.method.picks_layer:
             raise ValueError(f"{self.method.name} is defined at a layer; pass layer=.")
         if isinstance(self.baseline, baselines.AtLayer) and layer is None:
             raise ValueError("baseline=AtLayer(...) lies in the space of a layer; pass layer=.")
@@ -198,7 +200,9 @@ class Explainer:
             x = np.asarray(x)
         structure, leaves = network.read(self.model, x)
         rows = len(leaves[0])
-        compiled, codes, against, fed = self.pose(structure, leaves, target)
+        posed = self.pose(structure, leaves, target)
+        compiled, codes, against, fed = posed.program, posed.target, posed.against, posed.fed
+        described: list[network.Leaf] = tf.nest.flatten(structure)
         seeds = arguments.per_row("seed", self.seed, rows)
         size = self.batch_size or int(np.clip(CHUNK_ELEMENTS // max(leaf[0].size for leaf in leaves), 1, 256))
         starts = range(0, rows, size)
@@ -212,8 +216,9 @@ class Explainer:
                 *(tf.constant(values[span]) for values in (codes, against, seeds)),
                 tf.constant(size, tf.int32),
                 tuple(map(tf.convert_to_tensor, given)),
+                tuple(map(tf.convert_to_tensor, self.method.sides([v[span] for v in _explained(leaves, described)]))),
             )
-            parts.append(self._explanation(answer, structure, [leaf[span] for leaf in leaves]))
+            parts.append(self._explanation(answer, structure, [leaf[span] for leaf in leaves], posed.layer))
             if bar:
                 bar.add(1)
         return _warned(Explanation.concatenate(parts))
@@ -225,13 +230,16 @@ class Explainer:
         if isinstance(structure, dict) and isinstance(self.baseline, (list, tuple)):
             raise ValueError(f"x is a dict and baseline a list; name the inputs: {[leaf.name for leaf in described]}.")
         rule, fed, tokens = arguments.start(self.method, self.baseline, described, leaves)
-        question = Question(self.method, quantity, self.layer, rule, tokens)
+        layer = self.layer
+        if layer is None and self.method.picks_layer:
+            layer = last_map(self.model, structure)
+        question = Question(self.method, quantity, layer, rule, tokens)
         try:
             compiled = program(self.model, structure, question)
         except Unconnected as error:
             raise self._nothing_float(described) or error from None
         self._check_range(compiled, codes, against)
-        return Posed(compiled, codes, against, fed)
+        return Posed(compiled, codes, against, fed, layer)
 
     def map(self, dataset: Iterable[Any], progress: bool | None = None) -> Iterator[Explanation]:
         """Explain a stream of batches, one `Explanation` each, holding one batch at a time.
@@ -273,11 +281,13 @@ class Explainer:
             f"nothing to attribute to: {kinds}, and only float inputs are explained; pass {pass_this}{others}."
         )
 
-    def _explanation(self, answer: dict[str, Any], structure: Any, leaves: list[np.ndarray]) -> Explanation:
+    def _explanation(
+        self, answer: dict[str, Any], structure: Any, leaves: list[np.ndarray], layer: keras.Layer | None
+    ) -> Explanation:
         found = tf.nest.map_structure(lambda tensor: tensor.numpy(), answer)
         maps = list(found["attributions"])
         x = tf.nest.pack_sequence_as(structure, leaves)
-        if self.layer is not None:
+        if layer is not None:
             attributions = maps[0] if len(maps) == 1 else maps
         else:
             described, rest = tf.nest.flatten(structure), iter(maps)
@@ -297,11 +307,15 @@ class Explainer:
             convergence_delta=found.get("convergence_delta"),
             method=self.method.name,
             parameters=self.method.parameters,
-            layer=None if self.layer is None else self.layer.name,
+            layer=None if layer is None else layer.name,
             output=self.output,
             trace=trace,
             x=x,
         )
+
+
+def _explained(leaves: list[np.ndarray], described: list[network.Leaf]) -> list[np.ndarray]:
+    return [value for value, leaf in zip(leaves, described, strict=True) if leaf.explained]
 
 
 def _warned(e: Explanation) -> Explanation:

@@ -2,14 +2,15 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import ClassVar, Protocol
 
+import numpy as np
 import tensorflow as tf
 
 from tfig import slices
-from tfig.network import Leaves
+from tfig.network import Leaf, Leaves
 
 Trace = dict[str, tf.Tensor]
 """Per-row diagnostics of a method, [B, ...] each, by name."""
@@ -74,6 +75,7 @@ class Problem:
         chunk: scalar int32, how many rows the model may evaluate together.
         references: a data set to take expectations over, [R, ...] each, where baselines are given; or ().
         source: at a layer, the question at the model's input.
+        sides: what `Method.sides` computed of x outside the program, [B, ...] each.
         rerule: handler -> a context in which the model's layers are called through it (see `tfig.slices.rerule`).
     """
 
@@ -85,6 +87,7 @@ class Problem:
     references: Leaves = ()
     source: Source | None = None
     rerule: Callable[[slices.Handler], AbstractContextManager] = slices.nothing
+    sides: Leaves = ()
 
     @property
     def cut(self) -> Source:
@@ -110,6 +113,7 @@ class Problem:
             x=_take(self.x, rows),
             baseline=_take(self.baseline, rows),
             seed=tf.gather(self.seed, rows),
+            sides=_take(self.sides, rows),
             source=self.source.take(rows) if self.source else None,
         )
 
@@ -156,6 +160,7 @@ class Method(abc.ABC):
         stochastic: whether it draws noise from the seed.
         takes_references: whether it averages over a data set of baselines.
         needs_layer: whether it is defined only at a layer.
+        picks_layer: whether, given none, it takes the last feature map with spatial axes.
         default_baseline: name of its default baseline, "dataset" where references must be given; None where it has
             no baseline.
         needs: what it asks of the caller beyond a model and x, in words.
@@ -167,6 +172,7 @@ class Method(abc.ABC):
     stochastic: ClassVar[bool] = False
     takes_references: ClassVar[bool] = False
     needs_layer: ClassVar[bool] = False
+    picks_layer: ClassVar[bool] = False
     default_baseline: ClassVar[str | None] = None
     needs: ClassVar[str] = ""
 
@@ -178,6 +184,14 @@ class Method(abc.ABC):
             name: {"method": value.name, **value.parameters} if isinstance(value, Method) else value
             for name, value in values.items()
         }
+
+    def side_specs(self, leaves: Sequence[Leaf]) -> list[tf.TensorSpec]:
+        """What `sides` gives for inputs `leaves`, [None, ...] each."""
+        return []
+
+    def sides(self, x: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What is computed of the explained inputs in Python, outside the program, for each row."""
+        return []
 
     def like(self, problem: Problem) -> Leaves:
         """Tensors in the shape of the attributions."""

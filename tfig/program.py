@@ -57,7 +57,7 @@ class Program:
     """One question to one model, compiled.
 
     Attributes:
-        run: (x leaves, target [B], against [B], seed [B], chunk [], baseline leaves) -> the dict described below.
+        run: (x leaves, target [B], against [B], seed [B], chunk [], baseline leaves, sides) -> the dict below.
         units: number of classes, None where unknown or not by class.
         fed: whether baselines are fed, a leaf for each explained input.
 
@@ -71,7 +71,8 @@ class Program:
         self.units: int | None = None
         self.fed = isinstance(question.baseline, tuple)
         baselines = [leaf.spec for leaf in network.leaves if leaf.explained and self.fed]
-        signature = (tuple(specs), rows, rows, rows, tf.TensorSpec([], tf.int32), tuple(baselines))
+        sides = question.method.side_specs([leaf for leaf in network.leaves if leaf.explained])
+        signature = (tuple(specs), rows, rows, rows, tf.TensorSpec([], tf.int32), tuple(baselines), tuple(sides))
         build = _Build(network, question)
         with slices.LOCK:
             function = tf.function(build.answer, input_signature=signature, autograph=False)
@@ -90,7 +91,7 @@ class _Build:
         # Captured as tensors, not spelled out in the graph: references may be many.
         self.arrays = () if arrays is None else tuple(tf.constant(leaf) for leaf in tf.nest.flatten(arrays.values))
 
-    def answer(self, x, target, against, seed, chunk, fed):
+    def answer(self, x, target, against, seed, chunk, fed, sides):
         """The computation, from the user's leaves to the answer."""
         network, method = self.network, self.question.method
         points, constants = network.split(x)
@@ -108,6 +109,7 @@ class _Build:
         )  # fmt: skip
         seeds = tf.stack([seed, tf.zeros_like(seed)], -1)
         problem, crossing = self.pose(plain, points, seeds, chunk, fed)
+        problem = problem.replace(sides=sides)
         attributions, trace = method.attribute(problem)
         ok = finite & valid
         explained = ok
@@ -230,9 +232,7 @@ def _apply(rules: tuple[Baseline, ...], x: Leaves, seeds: tf.Tensor, names: list
 
 def _search(rule: Boundary, score: Score, x: Leaves) -> boundary.Crossing:
     """The boundary of the predicted class, by the logits where they can be reached: their gradient does not vanish."""
-    if score.end in ("Softmax", "Sigmoid") and score.quantity.function is None:
-        score = dataclasses.replace(score, quantity=dataclasses.replace(score.quantity, output="logits"))
-    return boundary.search(margin(score, x), x, rule.radii, rule.steps)
+    return boundary.search(margin(score.logits, x), x, rule.radii, rule.steps)
 
 
 def _is_cut(problem: Problem) -> bool:
@@ -257,6 +257,35 @@ def surroundings(function: Any) -> tuple:
     return tuple(
         (name, repr(value)) for name, value in {**read.globals, **read.nonlocals}.items() if type(value) in plain
     )
+
+
+def last_map(model: Any, structure: Any) -> keras.Layer:
+    """The layer with the last feature map that has spatial axes, [B, ..., C], nested ones included, in order of calls.
+
+    Raises:
+        ValueError: there is none.
+    """
+    network = Network(model, structure)
+    seen: list[keras.Layer] = []
+
+    def record(part: Any, call: Any, *args: Any, **kwargs: Any) -> Any:
+        output = call(*args, **kwargs)
+        inner = isinstance(part, keras.Layer) and not isinstance(part, keras.layers.InputLayer)
+        if inner and tf.is_tensor(output) and len(output.shape) > 2 and output.dtype.is_floating:
+            seen.append(part)
+        return output
+
+    def trace(*x):
+        with slices.rerule(network.model(), record):
+            return network(x)
+
+    with slices.LOCK:
+        tf.function(
+            trace, input_signature=[leaf.spec for leaf in network.leaves], autograph=False
+        ).get_concrete_function()
+    if not seen:
+        raise ValueError(f"model {model.name!r} has no feature map with spatial axes, [B, H, W, C]; pass layer=.")
+    return seen[-1]
 
 
 _programs: weakref.WeakKeyDictionary[Any, collections.OrderedDict[tuple, Program]] = weakref.WeakKeyDictionary()

@@ -132,6 +132,13 @@ class Score:
             return summary
         return _pick(summary, self.target) - _pick(summary, self.against)
 
+    @property
+    def logits(self) -> "Score":
+        """The score by logits, where a softmax or sigmoid can be opened: their gradient does not vanish."""
+        if self.end not in ("Softmax", "Sigmoid") or self.quantity.function is not None:
+            return self
+        return dataclasses.replace(self, quantity=dataclasses.replace(self.quantity, output="logits"))
+
     def given(self, context: Leaves) -> "Score":
         """The score of the same rows with another context."""
         return dataclasses.replace(self, context=context)

@@ -1,8 +1,8 @@
 """Differences from a reference carried through a network: DeepLIFT.
 
 The model is called once on blocks of rows stacked together: x, its reference, and one or two carriers of their
-difference. Each part carries the difference as its rule says, so that the carriers of the output add up to the difference of the
-output, and their gradient with respect to the carriers of the input is the multiplier.
+difference. Each part carries the difference as its rule says, so that the carriers of the output add up to the
+difference of the output, and their gradient with respect to the carriers of the input is the multiplier.
 """
 
 import dataclasses
@@ -112,7 +112,7 @@ class Differences(Book):
         ]
 
     def maximum(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
-        """What x's winner gains over the reference's is its own; the rest is the reference's winner's (cross-maxima)."""
+        """What x's winner gains over the reference's is its own; the rest the reference's winner's (cross-maxima)."""
         states, carriers = self._split(x)
         both = call(states)
         y, y0 = tf.split(both, 2)

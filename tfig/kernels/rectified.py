@@ -4,11 +4,12 @@ A tape cannot express a rule that is not linear in what comes from above; Tensor
 gradient of an operation overridden where the model is traced.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tfig.kernels.gradient import connected
 from tfig.network import Leaves
-from tfig.problem import Problem
 
 RECTIFIERS = ("Relu", "Relu6", "LeakyRelu", "Elu", "Selu")
 
@@ -26,7 +27,7 @@ tf.RegisterGradient("tfig_guided")(_guided)
 tf.RegisterGradient("tfig_deconv")(_deconv)
 
 
-def overridden(problem: Problem, rule: str, name: str) -> Leaves:
+def overridden(score: Callable[[Leaves], tf.Tensor], x: Leaves, rule: str, name: str) -> Leaves:
     """dF/dx with ReLUs passing back by `rule`, "guided" or "deconv".
 
     Raises:
@@ -34,9 +35,9 @@ def overridden(problem: Problem, rule: str, name: str) -> Leaves:
     """
     graph = tf.compat.v1.get_default_graph()
     begin = len(graph.get_operations())
-    points = tuple(map(tf.identity, problem.x))
+    points = tuple(map(tf.identity, x))
     with graph.gradient_override_map({kind: f"tfig_{rule}" for kind in RECTIFIERS}):
-        value = problem.score(points)
+        value = score(points)
     made = {operation.type for operation in graph.get_operations()[begin:]}
     if not made & set(RECTIFIERS):
         hidden = " that can be reached: its operations are inside a function" if _calls(made) else ""

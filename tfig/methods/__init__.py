@@ -1,5 +1,19 @@
 """The methods: what the papers call methods, a few lines each over a kernel."""
 
+from tfig.methods.cam import CAM as CAM
+from tfig.methods.cam import GradCAM as GradCAM
+from tfig.methods.cam import GradCAMPlusPlus as GradCAMPlusPlus
+from tfig.methods.cam import GuidedGradCAM as GuidedGradCAM
+from tfig.methods.cam import LayerCAM as LayerCAM
+from tfig.methods.cam import ScoreCAM as ScoreCAM
+from tfig.methods.coalition import LIME as LIME
+from tfig.methods.coalition import QII as QII
+from tfig.methods.coalition import RISE as RISE
+from tfig.methods.coalition import FeatureAblation as FeatureAblation
+from tfig.methods.coalition import KernelSHAP as KernelSHAP
+from tfig.methods.coalition import Occlusion as Occlusion
+from tfig.methods.coalition import PredictionDifference as PredictionDifference
+from tfig.methods.coalition import ShapleySampling as ShapleySampling
 from tfig.methods.gradient import Gradient as Gradient
 from tfig.methods.gradient import GradientXInput as GradientXInput
 from tfig.methods.mask import IGOS as IGOS
@@ -23,6 +37,8 @@ REGISTRY: dict[str, type[Method]] = {
     for method in (
         Gradient, GradientXInput, IntegratedGradients, ExpectedGradients, SmoothGrad, SquareGrad, VarGrad,
         Conductance, InternalInfluence, IGOS, LRP, DeepTaylor, DeepLIFT, DeepSHAP, GuidedBackprop, Deconvnet,
+        Occlusion, FeatureAblation, PredictionDifference, ShapleySampling, KernelSHAP, LIME, RISE, QII,
+        CAM, GradCAM, GradCAMPlusPlus, LayerCAM, ScoreCAM, GuidedGradCAM,
     )
 }  # fmt: skip
 """Every method by the string that stands for it."""

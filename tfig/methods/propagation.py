@@ -233,7 +233,7 @@ class GuidedBackprop(Method):
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The gradient of the overridden graph."""
-        return overridden(problem, "guided", self.name), {}
+        return overridden(problem.score, problem.x, "guided", self.name), {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,4 +253,4 @@ class Deconvnet(Method):
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The gradient of the overridden graph."""
-        return overridden(problem, "deconv", self.name), {}
+        return overridden(problem.score, problem.x, "deconv", self.name), {}

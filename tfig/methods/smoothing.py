@@ -1,15 +1,16 @@
 """Methods that average another method over noise on x."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfig.kernels.expectation import over_noise
 from tfig.methods.checks import at_least, whole
 from tfig.methods.gradient import Gradient
-from tfig.network import Leaves
+from tfig.network import Leaf, Leaves
 from tfig.problem import Method, Problem, Trace
 
 
@@ -48,6 +49,19 @@ class _Noisy(Method):
     def default_baseline(self) -> str | None:  # type: ignore[override]
         """As the inner method."""
         return self.inner.default_baseline
+
+    @property
+    def picks_layer(self) -> bool:  # type: ignore[override]
+        """As the inner method."""
+        return self.inner.picks_layer
+
+    def side_specs(self, leaves: Sequence[Leaf]) -> list[tf.TensorSpec]:
+        """As the inner method."""
+        return self.inner.side_specs(leaves)
+
+    def sides(self, x: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """As the inner method, of x without noise."""
+        return self.inner.sides(x)
 
     def like(self, problem: Problem) -> Leaves:
         """As the inner method."""

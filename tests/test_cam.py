@@ -1,0 +1,108 @@
+"""Class activation maps: golden numbers, literal twins, exact identities."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import zoo
+from conftest import error, golden_model
+from keras import layers as L
+
+import tfig
+
+LAYERS = [
+    (name, key.split("/")[1])
+    for name in ("cnn", "resnet")
+    for key in golden_model(name)[1]
+    if key.startswith("grad_cam")
+]
+
+
+@pytest.mark.parametrize(("name", "layer"), LAYERS)
+def test_grad_cam_golden(name, layer):
+    model, numbers = golden_model(name)
+    e = tfig.explain(
+        model, numbers["x"], tfig.GradCAM(relu=False), target=numbers["target"], output="logits", layer=layer
+    )
+    expected = numbers[f"grad_cam/{layer}/logit"]
+    assert error(e.attributions, expected) <= 1e-4
+    e = tfig.explain(model, numbers["x"], "grad_cam", target=numbers["target"], output="logits", layer=layer)
+    assert error(e.attributions, np.maximum(expected, 0)) <= 1e-4
+
+
+def gap_network():
+    x = keras.Input((8, 8, 3))
+    h = L.Conv2D(4, 3, activation="relu", name="conv")(x)
+    return keras.Model(x, L.Dense(3, activation="softmax")(L.Dropout(0.5)(L.GlobalAveragePooling2D()(h))))
+
+
+def test_cam_is_grad_cam_up_to_scale_and_averages_to_the_logit():
+    keras.utils.set_random_seed(1)
+    model, x = gap_network(), zoo.images()
+    e = tfig.explain(model, x, "cam", target=1, output="logits")
+    assert e.layer == "conv"
+    weights, bias = model.layers[-1].get_weights()
+    maps = keras.Model(model.input, model.get_layer("conv").output)(x).numpy()
+    np.testing.assert_allclose(e.attributions[..., 0], maps @ weights[:, 1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(e.attributions.mean((1, 2, 3)) + bias[1], e.score, rtol=1e-4)
+    grad = tfig.explain(model, x, tfig.GradCAM(relu=False), target=1, output="logits")
+    np.testing.assert_allclose(e.attributions, 36 * grad.attributions, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match=r"here follow \['Flatten'|here follow"):
+        tfig.explain(zoo.build("one_unit"), x, "cam")
+
+
+def slopes(model, layer, x, unit):
+    """(activation, gradient of the logit) by a model built from its parts."""
+    inner = keras.Model(model.input, model.get_layer(layer).output)
+    a = inner(x)
+    with tf.GradientTape() as tape:
+        tape.watch(a)
+        pooled = tf.reduce_mean(a, [1, 2])
+        weights, bias = model.layers[-1].weights
+        logit = (pooled @ weights.value + bias.value)[:, unit] ** 1
+    return a.numpy().astype("float64"), tape.gradient(logit, a).numpy().astype("float64")
+
+
+def test_twins_of_the_other_maps():
+    keras.utils.set_random_seed(1)
+    model, x = gap_network(), zoo.images()
+    a, g = slopes(model, "conv", x, 2)
+    expected = np.maximum((np.maximum(g, 0) * a).sum(-1, keepdims=True), 0)
+    assert error(tfig.explain(model, x, "layer_cam", target=2, output="logits").attributions, expected) <= 1e-5
+    rows = []
+    for row in range(3):
+        weights = []
+        for k in range(4):
+            alpha = g[row, :, :, k] ** 2 / (2 * g[row, :, :, k] ** 2 + g[row, :, :, k] ** 3 * a[row, :, :, k].sum())
+            weights.append((alpha * np.maximum(g[row, :, :, k], 0)).sum())
+        rows.append(np.maximum(a[row] @ np.array(weights), 0))
+    e = tfig.explain(model, x, "grad_cam_plus_plus", target=2)  # by the logit, whatever is explained
+    assert error(e.attributions[..., 0], np.stack(rows)) <= 1e-5
+    rows = []
+    for row in range(3):
+        scores = []
+        for k in range(4):
+            one = a[row, :, :, k]
+            mask = (one - one.min()) / max(one.max() - one.min(), 1e-30)
+            large = tf.image.resize(mask[None, ..., None].astype("float32"), (8, 8)).numpy()
+            scores.append(model(x[row : row + 1] * large).numpy()[0, 2])
+        weights = np.exp(scores) / np.exp(scores).sum()
+        rows.append(np.maximum(a[row] @ weights, 0))
+    assert error(tfig.explain(model, x, "score_cam", target=2).attributions[..., 0], np.stack(rows)) <= 1e-5
+
+
+def test_guided_grad_cam_is_the_product():
+    model, x = zoo.build("nested"), zoo.images()
+    e = tfig.explain(model, x, "guided_grad_cam", output="logits")
+    assert e.layer == "conv" and e.attributions.shape == x.shape
+    guided = tfig.explain(model, x, "guided_backprop", output="logits").attributions
+    cam = tfig.explain(model, x, "grad_cam", output="logits").attributions
+    np.testing.assert_allclose(e.attributions, guided * tf.image.resize(cam, (8, 8)), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "layer"), [("nested", "conv"), ("skips", "conv"), ("two_inputs", "conv")])
+def test_the_last_feature_map_is_found(name, layer):
+    e = tfig.explain(zoo.build(name), zoo.ZOO[name].x, "grad_cam")
+    assert e.layer == layer or (layer is None and "conv" in e.layer)
+    with pytest.raises(ValueError, match="no feature map"):
+        tfig.explain(zoo.build("regression"), zoo.table(), "grad_cam")

@@ -1,0 +1,251 @@
+"""Scores of coalitions: x with some of its features at a baseline, evaluated in chunks."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from tfig.kernels.expectation import fork, total, uniform
+from tfig.network import Leaves
+from tfig.problem import Problem, per_row
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What is present or absent together: every position of every leaf belongs to one feature.
+
+    Fields:
+        index: for each leaf the features of its positions, int32 [B or 1, ...] without channels.
+        count: M, their number.
+        known: M where it is known before any row is seen, else None.
+    """
+
+    index: Leaves
+    count: tf.Tensor
+    known: int | None
+
+    def of(self, row: tf.Tensor) -> Leaves:
+        """The index for rows that may repeat."""
+        return tuple(tf.gather(leaf, row) if leaf.shape[0] != 1 else leaf for leaf in self.index)
+
+    def spread(self, values: tf.Tensor, like: Leaves) -> Leaves:
+        """Values [N, M] at every position of their feature, in the shapes of `like`."""
+        row = tf.range(tf.shape(values)[0])
+        return tuple(_to(leaf, tf.gather(values, full(index, values), batch_dims=1))
+                     for index, leaf in zip(self.of(row), like, strict=True))  # fmt: skip
+
+    def sizes(self) -> tf.Tensor:
+        """How many positions each feature has, [B or 1, M]."""
+        counts = [
+            tf.reduce_sum(tf.one_hot(tf.reshape(leaf, [tf.shape(leaf)[0], -1]), self.count), 1) for leaf in self.index
+        ]
+        return tf.add_n(counts)
+
+
+def full(index: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """An index with a row for each row of `values`."""
+    return tf.broadcast_to(index, tf.concat([tf.shape(values)[:1], tf.shape(index)[1:]], 0))
+
+
+def _to(like: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """Values of positions with an axis of channels, where `like` has one."""
+    return positions[..., tf.newaxis] if len(positions.shape) < len(like.shape) else positions
+
+
+def positions(leaf: tf.Tensor) -> list[tf.Tensor]:
+    """Sizes of a leaf's axes of positions: all but rows, and but channels where there are spatial axes."""
+    rank = len(leaf.shape)
+    return [tf.shape(leaf)[axis] for axis in range(1, rank if rank == 2 else rank - 1)]
+
+
+def like(x: Leaves) -> Leaves:
+    """Maps over the positions of x: [B, F], or [B, ..., 1]."""
+    return tuple(leaf if len(leaf.shape) == 2 else leaf[..., :1] for leaf in x)
+
+
+def mix(problem: Problem, index: Leaves, present: tf.Tensor) -> Leaves:
+    """x with features at the baseline where `present` [N, M] is 0."""
+    masks = [tf.gather(present, full(one, present), batch_dims=1) for one in index]
+    return blend(problem, tuple(_to(leaf, mask) for leaf, mask in zip(problem.x, masks, strict=True)))
+
+
+def blend(problem: Problem, masks: Leaves) -> Leaves:
+    """x where the masks are 1, the baseline where they are 0."""
+    return tuple(b + tf.cast(m, x.dtype) * (x - b) for x, b, m in zip(problem.x, problem.baseline, masks, strict=True))
+
+
+def one_left_out(problem: Problem, features: Features, without: Callable[[Problem, tf.Tensor, tf.Tensor], Leaves]):
+    """F(x) - F(x without feature m) for every m, [B, M]; `without`: (problem, m [N], row [N]) -> points."""
+    clean = problem.score(problem.x)
+    blank = tf.zeros([problem.rows, features.count], clean.dtype)
+
+    def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+        difference = tf.gather(clean, row) - p.score(without(p, sample, row))
+        return difference[:, tf.newaxis] * tf.one_hot(sample, features.count, dtype=clean.dtype)
+
+    return total(problem, features.count, blank, term)
+
+
+def permuted(problem: Problem, features: Features, samples: int, at: Callable[..., Problem]) -> tf.Tensor:
+    """The mean gain of each feature over random orders in which they appear, [B, M].
+
+    Each order is walked once: its M + 1 scores telescope to F(x) - F(x') exactly.
+
+    Args:
+        at: (problem of the rows, order's number [N], row [N]) -> the problem with the baseline that order starts from.
+    """
+    count = features.count
+    blank = tf.zeros([problem.rows, count])
+
+    def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+        order, place = sample // (count + 1), sample % (count + 1)
+        rank = shuffled(p.seed, order, count)
+        present = tf.cast(rank < place[:, tf.newaxis], tf.float32)
+        q = at(p, order, row)
+        value = tf.cast(q.score(mix(q, features.of(row), present)), tf.float32)
+        came = tf.cast(rank == place[:, tf.newaxis] - 1, tf.float32)
+        comes = tf.cast(rank == place[:, tf.newaxis], tf.float32)
+        return value[:, tf.newaxis] * (came - comes) / samples
+
+    return total(problem, samples * (count + 1), blank, term)
+
+
+def shuffled(seed: tf.Tensor, sample: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """A random order of features for each row, as each feature's place in it: int32 [N, M]."""
+    keys = uniform(seed, sample, tf.zeros([tf.shape(sample)[0], count]))
+    return tf.argsort(tf.argsort(tf.ensure_shape(keys, [None, None])))
+
+
+def regressed(
+    problem: Problem, features: Features, samples: int, draw: Callable, ridge: float, exact: bool
+) -> tf.Tensor:
+    """Values [B, M] of the linear model of coalitions that fits their scores best, by weighted least squares.
+
+    Args:
+        draw: (seed [N], sample [N]) -> (present [N, M], weight [N]).
+        ridge: added to the diagonal.
+        exact: make the values sum to F(x) - F(x') (else an intercept is fitted, and dropped).
+    """
+    count = features.count
+    width = count if exact else count + 1
+    low, high = (tf.cast(problem.score(leaves), tf.float32) for leaves in (problem.baseline, problem.x))
+    blank = (tf.zeros([problem.rows, width, width]), tf.zeros([problem.rows, width]))
+
+    def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        present, weight = draw(p.seed, sample)
+        value = tf.cast(p.score(mix(p, features.of(row), present)), tf.float32) - tf.gather(low, row)
+        known = present if exact else tf.concat([present, tf.ones_like(present[:, :1])], 1)
+        weighed = weight[:, tf.newaxis] * known
+        return weighed[:, :, tf.newaxis] * known[:, tf.newaxis], weighed * value[:, tf.newaxis]
+
+    squares, products = total(problem, samples, blank, term)
+    penalty = ridge * tf.ones([width]) if exact else tf.concat([ridge * tf.ones([count]), [0.0]], 0)
+    squares = squares + tf.linalg.diag(penalty)
+    if not exact:
+        return tf.linalg.solve(squares, products[..., tf.newaxis])[:, :count, 0]
+    both = tf.stack([products, tf.ones_like(products)], -1)
+    solved = tf.linalg.solve(squares, both)
+    free, ones = solved[..., 0], solved[..., 1]
+    missing = (high - low) - tf.reduce_sum(free, -1)
+    return free + ones * (missing / tf.reduce_sum(ones, -1))[:, tf.newaxis]
+
+
+def shapley_kernel(features: Features, samples: int) -> tuple[int, Callable]:
+    """(number of coalitions, draw) of KernelSHAP: all coalitions where they are few enough, else pairs of random ones.
+
+    A coalition of k of M features weighs (M - 1) / (binomial(M, k) k (M - k)).
+    """
+    if features.known is not None and features.known <= 20 and 2**features.known - 2 <= samples:
+        m = features.known
+        table = np.array([0.0, *((m - 1) / (_binomial(m, k) * k * (m - k)) for k in range(1, m)), 0.0], np.float32)
+
+        def every(seed: tf.Tensor, sample: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            bits = tf.bitwise.bitwise_and(tf.bitwise.right_shift((sample + 1)[:, tf.newaxis], tf.range(m)), 1)
+            return tf.cast(bits, tf.float32), tf.gather(tf.constant(table), tf.reduce_sum(bits, 1))
+
+        return 2**m - 2, every
+
+    def pairs(seed: tf.Tensor, sample: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        count = features.count
+        pair = sample // 2
+        sizes = tf.cast(tf.range(1, tf.maximum(count, 2)), tf.float32)
+        chances = tf.cumsum(1 / (sizes * tf.maximum(tf.cast(count, tf.float32) - sizes, 1.0)))
+        draw = uniform(fork(seed, tf.zeros_like(pair)), pair, tf.zeros([tf.shape(pair)[0], 1]))
+        size = 1 + tf.reduce_sum(tf.cast(draw * chances[-1] > chances, tf.int32), 1)
+        present = shuffled(seed, pair, count) < size[:, tf.newaxis]
+        flipped = tf.not_equal(present, (sample % 2 == 1)[:, tf.newaxis])
+        return tf.cast(flipped, tf.float32), tf.ones_like(draw[:, 0])
+
+    return samples, pairs
+
+
+def _binomial(n: int, k: int) -> float:
+    product = 1.0
+    for i in range(k):
+        product *= (n - i) / (i + 1)
+    return product
+
+
+def windows(problem: Problem, window: tuple[int, ...], strides: tuple[int, ...]) -> Leaves:
+    """F(x) - F(x with a window at the baseline), at each position the mean over the windows that cover it.
+
+    Windows of `window` positions start every `strides`; the last ones are cut at the edge.
+    """
+    clean = problem.score(problem.x)
+    total_maps = []
+    for which, leaf in enumerate(problem.x):
+        sides = positions(leaf)
+        size = (window * len(sides))[: len(sides)] if len(window) == 1 else window
+        step = (strides * len(sides))[: len(sides)] if len(strides) == 1 else strides
+        if len(size) != len(sides) or len(step) != len(sides):
+            raise ValueError(f"window {window} and strides {strides} must have {len(sides)} entries, or one for all.")
+        counts = [tf.maximum(-(-(n - w) // s), 0) + 1 for n, w, s in zip(sides, size, step, strict=True)]
+        blank = tf.zeros_like(like((leaf,))[0])
+
+        def covered(sample: tf.Tensor, sides=sides, size=size, step=step, counts=counts, leaf=leaf) -> tf.Tensor:
+            mask = tf.ones([tf.shape(sample)[0], *[1] * len(sides)])
+            rest = sample
+            for axis in reversed(range(len(sides))):
+                start = (rest % counts[axis]) * step[axis]
+                rest = rest // counts[axis]
+                place = tf.range(sides[axis])
+                inside = (place >= start[:, tf.newaxis]) & (place < start[:, tf.newaxis] + size[axis])
+                shape = [tf.shape(sample)[0], *[1] * axis, sides[axis], *[1] * (len(sides) - axis - 1)]
+                mask = mask * tf.reshape(tf.cast(inside, tf.float32), shape)
+            return _to(leaf, mask)
+
+        def term(p: Problem, sample: tf.Tensor, row: tf.Tensor, which=which, covered=covered):
+            inside = covered(sample)
+            masks = tuple(1 - inside if i == which else tf.ones_like(one[..., :1]) for i, one in enumerate(p.x))
+            difference = tf.gather(clean, row) - p.score(blend(p, masks))
+            return per_row(tf.cast(difference, tf.float32), inside) * inside, inside
+
+        sums, covers = total(problem, tf.reduce_prod(tf.stack(counts)), (blank, blank), term)
+        total_maps.append(sums / covers)
+    return tuple(total_maps)
+
+
+def soft_masks(seed: tf.Tensor, sample: tf.Tensor, leaf: tf.Tensor, cells: int, probability: float) -> tf.Tensor:
+    """Random masks [N, ...]: a coarse grid of zeros and ones, enlarged linearly, shifted at random by part of a cell.
+
+    Without spatial axes, each feature is kept on its own.
+    """
+    sides = positions(leaf)
+    rows = tf.shape(sample)[0]
+    if len(leaf.shape) == 2:
+        return tf.cast(uniform(seed, sample, tf.zeros([rows, sides[0]])) < probability, tf.float32)
+    grid = tf.cast(uniform(seed, sample, tf.zeros([rows, *[cells] * len(sides)])) < probability, tf.float32)
+    shifts = uniform(fork(seed, tf.zeros_like(sample)), sample, tf.zeros([rows, len(sides)]))
+    letters = "abcdef"[: len(sides)]
+    for axis, side in enumerate(sides):
+        cell = tf.cast(-(-side // cells), tf.float32)
+        length = (cells + 1) * cell
+        place = (
+            (tf.cast(tf.range(side), tf.float32) + 0.5 + tf.floor(shifts[:, axis : axis + 1] * cell)) * cells / length
+        )
+        place = tf.clip_by_value(place - 0.5, 0.0, cells - 1.0)
+        weights = tf.maximum(1 - tf.abs(place[..., tf.newaxis] - tf.range(cells, dtype=tf.float32)), 0.0)
+        here = letters[axis]
+        grid = tf.einsum(f"n{letters},nz{here}->n{letters.replace(here, 'z')}", grid, weights)
+    return grid[..., tf.newaxis]

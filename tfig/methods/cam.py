@@ -1,0 +1,241 @@
+"""Class activation maps: a layer's feature maps, weighed and summed."""
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+
+from tfig import anatomy
+from tfig.kernels.coalition import like as positions_of
+from tfig.kernels.expectation import total
+from tfig.kernels.gradient import value_and_gradient
+from tfig.kernels.rectified import overridden
+from tfig.network import Leaves
+from tfig.problem import Method, Problem, Trace
+from tfig.score import Score
+
+
+@dataclasses.dataclass(frozen=True)
+class _Map(Method):
+    """What maps share: the layer they read, and their shape."""
+
+    needs_layer = True
+    picks_layer = True
+    needs = "a layer with spatial axes (default: the last)"
+
+    def like(self, problem: Problem) -> Leaves:
+        """Maps over positions."""
+        return positions_of(problem.x)
+
+    @staticmethod
+    def maps(problem: Problem) -> tuple[tf.Tensor, tf.Tensor]:
+        """(activation A [B, ..., C], dF/dA)."""
+        _, gradients = value_and_gradient(problem.score, problem.x)
+        return _activation(problem), gradients[0]
+
+
+def _activation(problem: Problem) -> tf.Tensor:
+    """The feature maps [B, ..., C].
+
+    Raises:
+        ValueError: the layer has none.
+    """
+    activation = problem.x[0]
+    if len(problem.x) > 1 or len(activation.shape) < 3:
+        shapes = ", ".join(str(leaf.shape.as_list()) for leaf in problem.x)
+        raise ValueError(f"a class activation map needs feature maps, [B, H, W, C], and the layer gives {shapes}.")
+    return activation
+
+
+def _over_positions(tensor: tf.Tensor) -> range:
+    return range(1, len(tensor.shape) - 1)
+
+
+def _weighed(activation: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """sum{ weights[k] activation[k] : channels k }, [B, ..., 1]."""
+    return tf.reduce_sum(weights * activation, -1, keepdims=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class CAM(_Map):
+    """The feature maps weighed by the class's weights, where global average pooling and a dense layer end the network.
+
+    sum{ w[k, c] A[k] : channels k }: the logit, but for its bias, is the mean of the map.
+
+    Raises ValueError where something else stands between the layer and the logits.
+
+    >>> tfig.explain(model, x, "cam")
+    """
+
+    name = "cam"
+    reference = "Zhou et al., Learning Deep Features for Discriminative Localization, 2016, arXiv:1512.04150"
+    needs = "a network that ends in global average pooling and one dense layer"
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """The map."""
+        activation = _activation(problem)
+        score = problem.score.logits if isinstance(problem.score, Score) else problem.score
+        behind: list[str] = []
+
+        def record(part: Any, call: Any, *args: Any, **kwargs: Any) -> Any:
+            output = call(*args, **kwargs)
+            seen = any(tf.is_tensor(one) and _sees(one, activation) for one in tf.nest.flatten((args, kwargs)))
+            if seen and anatomy.kind(part) != "routing":
+                behind.append(type(part).__name__)
+            return output
+
+        with problem.rerule(record):
+            _, gradients = value_and_gradient(score, problem.x)
+        pooled = [name for name in behind if name not in ("Softmax", "Activation")]
+        if len(pooled) != 2 or not pooled[0].startswith("GlobalAveragePooling") or pooled[1] != "Dense":
+            raise ValueError(
+                f"CAM is defined where global average pooling and one dense layer follow, and here follow {behind}; "
+                "use tfig.GradCAM."
+            )
+        return (_weighed(activation, tf.reduce_sum(gradients[0], _over_positions(activation), keepdims=True)),), {}
+
+
+def _sees(tensor: tf.Tensor, point: tf.Tensor) -> bool:
+    waiting, seen = [tensor], set()
+    while waiting:
+        one = waiting.pop()
+        if one is point:
+            return True
+        if one.op.name not in seen:
+            seen.add(one.op.name)
+            waiting.extend(one.op.inputs)
+    return False
+
+
+@dataclasses.dataclass(frozen=True)
+class GradCAM(_Map):
+    """The feature maps weighed by the mean of their gradient.
+
+    relu(sum{ mean{ dF/dA[i, j, k] : i, j } A[k] : channels k }).
+
+    Fields:
+        relu: keep what speaks for the class only.
+
+    >>> tfig.explain(model, x, tfig.GradCAM(), output="logits", layer="conv5_block3_out")
+    """
+
+    relu: bool = True
+
+    name = "grad_cam"
+    reference = "Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks, 2017, arXiv:1610.02391"
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """The map."""
+        activation, gradient = self.maps(problem)
+        weighed = _weighed(activation, tf.reduce_mean(gradient, _over_positions(activation), keepdims=True))
+        return (tf.nn.relu(weighed) if self.relu else weighed,), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class GradCAMPlusPlus(_Map):
+    """The feature maps weighed so that several places of one class count alike.
+
+    relu(sum{ w[k] A[k] }), w[k] = sum{ alpha[i, j, k] relu(g[i, j, k]) : i, j },
+    alpha = g**2 / (2 g**2 + g**3 sum A[k]), g = dS/dA, S the logit. The paper's factor exp(S), the same for the
+    whole map, is left out: it overflows.
+
+    >>> tfig.explain(model, x, "grad_cam_plus_plus")
+    """
+
+    name = "grad_cam_plus_plus"
+    reference = "Chattopadhyay et al., Grad-CAM++: Improved Visual Explanations, 2018, arXiv:1710.11063"
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """The map."""
+        score = problem.score.logits if isinstance(problem.score, Score) else problem.score
+        activation, g = self.maps(problem.replace(score=score))
+        axes = _over_positions(activation)
+        below = 2 * g**2 + g**3 * tf.reduce_sum(activation, axes, keepdims=True)
+        alpha = tf.math.divide_no_nan(g**2, below)
+        weights = tf.reduce_sum(alpha * tf.nn.relu(g), axes, keepdims=True)
+        return (tf.nn.relu(_weighed(activation, weights)),), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCAM(_Map):
+    """The feature maps weighed, position by position, by what is positive of their gradient: sharp at early layers.
+
+    relu(sum{ relu(dF/dA[i, j, k]) A[i, j, k] : channels k }).
+
+    >>> tfig.explain(model, x, "layer_cam", layer="block3_conv3")
+    """
+
+    name = "layer_cam"
+    reference = "Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization, 2021"
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """The map."""
+        activation, gradient = self.maps(problem)
+        return (tf.nn.relu(_weighed(activation, tf.nn.relu(gradient))),), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreCAM(_Map):
+    """The feature maps weighed by the score of x where each map lets it through; no gradient.
+
+    relu(sum{ w[k] A[k] : channels k }), w = softmax{ F(x * scaled(A[k])) : k }, each map enlarged to x and scaled to
+    0...1. Costs a score for each channel.
+
+    >>> tfig.explain(model, x, "score_cam")
+    """
+
+    name = "score_cam"
+    reference = "Wang et al., Score-CAM: Score-Weighted Visual Explanations for CNNs, 2020, arXiv:1910.01279"
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """The map."""
+        activation, source = _activation(problem), problem.cut
+        if len(source.x) != 1 or len(source.x[0].shape) != 4 or len(activation.shape) != 4:
+            raise ValueError("score_cam masks one image [B, H, W, C] by feature maps; the model has others.")
+        low, high = (f(activation, [1, 2], keepdims=True) for f in (tf.reduce_min, tf.reduce_max))
+        scaled = tf.math.divide_no_nan(activation - low, high - low)
+        channels = activation.shape[-1]
+
+        def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+            inner = p.cut
+            one = tf.gather(tf.gather(scaled, row), sample, axis=3, batch_dims=1)[..., tf.newaxis]
+            masked = (inner.x[0] * tf.image.resize(one, tf.shape(inner.x[0])[1:3]),)
+            value = inner.at(p.score, masked, inner.constants)(inner.features(masked, inner.constants))
+            return tf.cast(value, tf.float32)[:, tf.newaxis] * tf.one_hot(sample, channels)
+
+        scores = total(problem, channels, tf.zeros([problem.rows, channels]), term)
+        weights = tf.nn.softmax(scores)[:, tf.newaxis, tf.newaxis]
+        return (tf.nn.relu(_weighed(activation, weights)),), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidedGradCAM(Method):
+    """Guided backpropagation times the Grad-CAM map, enlarged: fine detail where the class is.
+
+    As sharp, and as doubtful, as guided backpropagation (Adebayo et al. 2018). The map is of x, read at a layer.
+
+    >>> tfig.explain(model, x, "guided_grad_cam", output="logits")
+    """
+
+    name = "guided_grad_cam"
+    reference = "Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks, 2017, arXiv:1610.02391"
+    needs_layer = True
+    picks_layer = True
+    needs = "a model with ReLUs; a layer with spatial axes (default: the last)"
+
+    def like(self, problem: Problem) -> Leaves:
+        """Maps of x."""
+        return problem.cut.x
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """The product."""
+        source = problem.cut
+        (weights,), _ = GradCAM().attribute(problem)
+        if len(source.x) != 1 or len(source.x[0].shape) != 4:
+            raise ValueError("guided_grad_cam explains one image [B, H, W, C]; the model takes others.")
+
+        def score(points: Leaves) -> tf.Tensor:
+            return source.at(problem.score, points, source.constants)(source.features(points, source.constants))
+
+        (guided,) = overridden(score, source.x, "guided", self.name)
+        return (guided * tf.image.resize(weights, tf.shape(guided)[1:3]),), {}
