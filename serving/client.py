@@ -1,7 +1,9 @@
 """Clients of TensorFlow Serving that ask for explanations: blocking, and for asyncio."""
 
 import asyncio
+import functools
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -10,7 +12,7 @@ from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_p
 
 from tfig.explanation import Explanation
 from tfig.serving import answers, questions
-from tfig.serving.answers import ServedExplanation, VersionStatus
+from tfig.serving.answers import ServedExplanation, ServingError, VersionStatus
 
 
 class _Asking:
@@ -34,14 +36,31 @@ class _Asking:
         max_message_bytes: int = 2**31 - 1,
         retries: int = 5,
     ):
-        if timeout <= 0:
+        if not isinstance(timeout, (int, float)) or timeout <= 0:
             raise ValueError(f"timeout is {timeout!r}; it must be positive, in seconds.")
         self.address, self.timeout, self.retries = address, timeout, retries
         self._questions = questions.Questions(model, version, rows, request_bytes)
-        self._channel = questions.channel(address, max_message_bytes, credentials, ca, certificate, key, self._kind)
-        self._predictions = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        made = questions.channel(address, max_message_bytes, credentials, ca, certificate, key)
+        self._made: Any = made
         self._known: Any = None
+
+    @functools.cached_property
+    def _channel(self) -> Any:
+        # Opened at first use: that of asyncio belongs to the loop it is opened in.
+        return self._made(self._kind)
+
+    @functools.cached_property
+    def _predictions(self) -> Any:
+        return prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+
+    @functools.cached_property
+    def _models(self) -> Any:
+        return model_service_pb2_grpc.ModelServiceStub(self._channel)
+
+    def _forget(self, error: grpc.RpcError) -> None:
+        """Read the metadata again next time, where another version may have taken the place of the known one."""
+        if error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT):
+            self._known = None
 
 
 class Client(_Asking):
@@ -87,7 +106,7 @@ class Client(_Asking):
         target: Any = None,
         contrast: Any = None,
         baseline: Any = None,
-        seed: Any = 0,
+        seed: Any = None,
         outputs: Any = None,
         *,
         return_bad_rows: bool = False,
@@ -98,22 +117,26 @@ class Client(_Asking):
             x: array [B, ...], or a dict that names the model's inputs.
             name: of the explanation, as exported.
             target: None (as exported: the predicted class), a class, one for each row, or `tfig.Contrast`.
-            contrast: explain the target rather than this class: a class, one for each row, "runner_up", "predicted".
+            contrast: explain the target rather than this class: a class, one for each row, "runner_up", "predicted";
+                None: none, or as exported where `target` is None too.
             baseline: number or array as in `tfig.explain`, or a dict of them; None: as exported.
-            seed: int, or one for each row.
+            seed: int, or one for each row; None: as exported, which is 0 unless an `Explainer` said otherwise.
             outputs: names of the tensors wanted, as `explanations` lists them; those without a place in an
                 `Explanation` (``heatmap``, ``overlay_bytes``) are in its ``trace``. None: all numbers, no pictures.
             return_bad_rows: return rows that could not be explained, as NaN and with ``trace["status"]``, instead of
                 raising.
         """
-        requests = self._questions.explain(self._signatures(), x, name, target, contrast, baseline, seed, outputs)
-        found = [self._ask(self._predictions.Predict, request) for _, request in requests]
+        plan = functools.partial(
+            self._questions.explain, x=x, name=name, target=target, contrast=contrast, baseline=baseline, seed=seed,
+            outputs=outputs,
+        )  # fmt: skip
+        found = [self._ask(self._predictions.Predict, request) for request in self._planned(plan)]
         return answers.explanation(found, name, x, return_bad_rows)
 
     def predict(self, x: Any) -> Any:
         """The model's own answer: an array, or a dict of them for several outputs."""
-        requests = self._questions.predict(self._signatures(), x)
-        return answers.nest([self._ask(self._predictions.Predict, request) for _, request in requests])
+        plan = functools.partial(self._questions.predict, x=x)
+        return answers.nest([self._ask(self._predictions.Predict, request) for request in self._planned(plan)])
 
     def explanations(self) -> dict[str, ServedExplanation]:
         """The explanations the model offers: their inputs, options and outputs, from the server's metadata."""
@@ -122,6 +145,17 @@ class Client(_Asking):
     def status(self) -> list[VersionStatus]:
         """The versions of the model on the server, newest first."""
         return answers.statuses(self._ask(self._models.GetModelStatus, self._questions.status()))
+
+    def _planned(self, plan: Any) -> Iterator[Any]:
+        """Requests by the metadata; where they do not fit what is known, by metadata read anew."""
+        known = self._known
+        try:
+            return questions.begun(plan(self._signatures()))
+        except (ValueError, ServingError):
+            if known is None:
+                raise
+        self._known = None
+        return questions.begun(plan(self._signatures()))
 
     def _signatures(self) -> Any:
         if self._known is None:
@@ -136,6 +170,7 @@ class Client(_Asking):
                 return call(request, timeout=max(end - time.monotonic(), 0.001))
             except grpc.RpcError as error:
                 wait = questions.pause(error, attempt, self.retries, end - time.monotonic())
+                self._forget(error)
                 if wait is None:
                     raise answers.failed(error, self.address) from error
             attempt += 1
@@ -168,21 +203,24 @@ class AsyncClient(_Asking):
         target: Any = None,
         contrast: Any = None,
         baseline: Any = None,
-        seed: Any = 0,
+        seed: Any = None,
         outputs: Any = None,
         *,
         return_bad_rows: bool = False,
     ) -> Explanation:
         """As `Client.explain`."""
-        signatures = await self._signatures()
-        requests = self._questions.explain(signatures, x, name, target, contrast, baseline, seed, outputs)
-        found = [await self._ask(self._predictions.Predict, request) for _, request in requests]
+        plan = functools.partial(
+            self._questions.explain, x=x, name=name, target=target, contrast=contrast, baseline=baseline, seed=seed,
+            outputs=outputs,
+        )  # fmt: skip
+        found = [await self._ask(self._predictions.Predict, request) for request in await self._planned(plan)]
         return answers.explanation(found, name, x, return_bad_rows)
 
     async def predict(self, x: Any) -> Any:
         """As `Client.predict`."""
-        requests = self._questions.predict(await self._signatures(), x)
-        return answers.nest([await self._ask(self._predictions.Predict, request) for _, request in requests])
+        plan = functools.partial(self._questions.predict, x=x)
+        requests = await self._planned(plan)
+        return answers.nest([await self._ask(self._predictions.Predict, request) for request in requests])
 
     async def explanations(self) -> dict[str, ServedExplanation]:
         """As `Client.explanations`."""
@@ -191,6 +229,16 @@ class AsyncClient(_Asking):
     async def status(self) -> list[VersionStatus]:
         """As `Client.status`."""
         return answers.statuses(await self._ask(self._models.GetModelStatus, self._questions.status()))
+
+    async def _planned(self, plan: Any) -> Iterator[Any]:
+        known = self._known
+        try:
+            return questions.begun(plan(await self._signatures()))
+        except (ValueError, ServingError):
+            if known is None:
+                raise
+        self._known = None
+        return questions.begun(plan(await self._signatures()))
 
     async def _signatures(self) -> Any:
         if self._known is None:
@@ -205,6 +253,7 @@ class AsyncClient(_Asking):
                 return await call(request, timeout=max(end - time.monotonic(), 0.001))
             except grpc.RpcError as error:
                 wait = questions.pause(error, attempt, self.retries, end - time.monotonic())
+                self._forget(error)
                 if wait is None:
                     raise answers.failed(error, self.address) from error
             attempt += 1

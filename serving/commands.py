@@ -85,7 +85,7 @@ def _add_query(commands: Any) -> None:
     )
     one.add_argument("--baseline", metavar="NUMBER", help="default: as exported")
     console.add_scale(one)
-    one.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
+    one.add_argument("--seed", type=int, help="seed of the noise (default: as exported)")
     one.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="default: %(default)s")
     one.add_argument("--ca", metavar="PEM", help="who signs the server's certificate, for TLS")
     one.add_argument("--certificate", metavar="PEM", help="your certificate, for mutual TLS")
@@ -135,7 +135,10 @@ def run_serve(options: argparse.Namespace) -> None:
     directories = {}
     for text in options.directories:
         name, _, folder = text.rpartition("=")
-        directories[name or Path(folder).resolve().name] = folder
+        name = name or Path(folder).resolve().name
+        if name in directories:
+            raise CommandError(f"two models are named {name!r}; say NAME=DIR")
+        directories[name] = folder
     server = serve(
         directories, options.port, host=options.host, insecure=options.insecure, certificate=options.certificate,
         key=options.key, client_ca=options.client_ca, max_message_bytes=options.max_message_bytes,

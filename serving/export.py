@@ -68,6 +68,12 @@ def export(
     source = _source(model)
     structure = network.interface(source)
     leaves: list[network.Leaf] = tf.nest.flatten(structure)
+    for leaf in leaves:
+        if leaf.shape[0] is not None:
+            raise ValueError(
+                f"input {leaf.name!r} has a fixed batch size, {leaf.shape[0]}; rebuild the model with batch_size=None "
+                "to serve any number of rows."
+            )
     served = {
         name: _served(name, explainer, structure, leaves)
         for name, explainer in _explainers(source, explanations, output, layer, baseline).items()
@@ -83,7 +89,11 @@ def export(
     module = tf.Module()
     module.held = _resources(source)
     directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{str(directory)!r} is a file; pass the directory of the model's versions.")
+    text = None if batching is None else _batching(batching)
     _next(directory, version)
+    created = not directory.exists()
     hidden = directory / f".{uuid.uuid4().hex}"
     try:
         hidden.mkdir(parents=True)
@@ -91,17 +101,23 @@ def export(
         audit.check(hidden)
         (hidden / protocol.DESCRIPTION).parent.mkdir(exist_ok=True)
         (hidden / protocol.DESCRIPTION).write_text(json.dumps(_described(source, served), indent=1) + "\n")
-        if batching is not None:
-            (hidden / protocol.BATCHING).write_text(_batching(batching))
+        if text is not None:
+            (hidden / protocol.BATCHING).write_text(text)
         trial.run(hidden, directory.resolve().name, warmup, source, next(iter(served.values())))
         return _publish(hidden, directory, version)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
+        if created and not any(directory.iterdir()):
+            directory.rmdir()
 
 
 def _source(model: Any) -> Any:
     """The model or loaded SavedModel."""
     if isinstance(model, (str, os.PathLike)):
+        if Path(model).suffix in (".keras", ".h5"):
+            raise ValueError(f"{str(model)!r} is a file of weights and layers; pass keras.models.load_model of it.")
+        if versions(Path(model)) and not (Path(model) / "saved_model.pb").exists():
+            raise ValueError(f"{str(model)!r} holds versions {sorted(versions(Path(model)))}; pass the folder of one.")
         audit.read(Path(model))
         return tf.saved_model.load(os.fspath(model))
     if isinstance(model, keras.Model) or network.serving_signature(model) is not None:
@@ -120,9 +136,13 @@ def _explainers(
             f"explanations is {explanations!r}; pass a dict of signature name to method, e.g. "
             '{"explain": tfig.IntegratedGradients()}.'
         )
+    if any(one is not None for one in (output, layer, baseline)) and all(
+        isinstance(asked, Explainer) for asked in explanations.values()
+    ):
+        raise ValueError("output=, layer= and baseline= are for explanations given as methods; an Explainer has them.")
     found = {}
     for name, asked in explanations.items():
-        if not isinstance(name, str) or not name.isidentifier():
+        if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or name.startswith("__"):
             raise ValueError(f"explanation name {name!r} is no name of a signature; use letters, digits and _.")
         if isinstance(asked, Explainer):
             if asked.model is not source:
@@ -150,7 +170,8 @@ def _served(name: str, explainer: Explainer, structure: Any, leaves: list[networ
         advice = ""
         if isinstance(error, TypeError) or "radient" in type(error).__name__:
             advice = " (was it saved with experimental_custom_gradients=False?)"
-        raise ValueError(f"explanation {name!r} cannot be made: {error}{advice}") from error
+        several = " (what is given at export holds for every row: pass one)" if "row" in str(error) else ""
+        raise ValueError(f"explanation {name!r} cannot be made: {error}{advice}{several}") from error
     if explainer.method.sides(empty):
         raise ValueError(
             f"explanation {name!r} calls a Python function on each row, which a served model cannot; pass segments as "
@@ -206,8 +227,8 @@ def _next(directory: Path, version: int | None) -> int:
     Raises:
         ValueError, FileExistsError: it is no version, or it exists.
     """
-    if version is not None and (isinstance(version, bool) or not isinstance(version, int) or version < 1):
-        raise ValueError(f"version is {version!r}; it must be a positive int.")
+    if version is not None and (isinstance(version, bool) or not isinstance(version, int) or not 0 < version < 2**63):
+        raise ValueError(f"version is {version!r}; it must be a positive int of 63 bits.")
     known = versions(directory)
     if version in known:
         raise FileExistsError(f"version {version} exists in {str(directory)!r}; leave version= out for the next one.")
@@ -217,7 +238,8 @@ def _next(directory: Path, version: int | None) -> int:
 def versions(directory: Path) -> dict[int, Path]:
     """The version folders of a model, as TensorFlow Serving reads their names."""
     folders = directory.iterdir() if directory.is_dir() else iter(())
-    return {int(folder.name): folder for folder in folders if folder.name.isdecimal() and folder.is_dir()}
+    named = {int(folder.name): folder for folder in folders if folder.name.isdecimal() and folder.is_dir()}
+    return {number: folder for number, folder in named.items() if number < 2**63}
 
 
 def _publish(hidden: Path, directory: Path, version: int | None) -> Path:
@@ -282,5 +304,9 @@ def _batching(given: Mapping[str, Any]) -> str:
     largest = given.get("max_batch_size")
     if sizes and (sizes != sorted(set(sizes)) or sizes[-1] != largest):
         raise ValueError(f"allowed_batch_sizes is {sizes}; it must rise and end with max_batch_size, {largest}.")
+    for name, value in [*given.items(), *(("allowed_batch_sizes", size) for size in sizes)]:
+        least = 0 if name == "batch_timeout_micros" else 1
+        if not isinstance(value, (list, tuple)) and (not isinstance(value, int) or value < least):
+            raise ValueError(f"batching has {name} {value!r}; it must be an int of at least {least}.")
     lines = [f"{name} {{ value: {int(given[name])} }}" for name in BATCHING if name in given]
     return "\n".join([*lines, *(f"allowed_batch_sizes: {int(size)}" for size in sizes), ""])

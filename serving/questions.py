@@ -1,7 +1,8 @@
 """What a client sends: the same for the blocking and the async client."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +29,35 @@ def pause(error: grpc.RpcError, attempt: int, retries: int, left: float) -> floa
     return wait if again and attempt < retries and wait < left else None
 
 
+def begun(requests: Iterator[Any]) -> Iterator[Any]:
+    """The same requests, the first of them made already: what does not fit is refused now."""
+    return itertools.chain([next(requests)], requests)
+
+
 def channel(
-    address: str, max_message_bytes: int, credentials: Any, ca: Any, certificate: Any, key: Any, kind: Any
-) -> Any:
-    """A channel of `kind` (`grpc` or `grpc.aio`), with TLS where credentials or files are given."""
+    address: str, max_message_bytes: int, credentials: Any, ca: Any, certificate: Any, key: Any
+) -> Callable[[Any], Any]:
+    """What opens a channel of a kind (`grpc` or `grpc.aio`), with TLS where credentials or files are given.
+
+    Raises:
+        ValueError: an address without port, or files that do not go together.
+    """
+    if not isinstance(address, str) or "//" in address or not address.rpartition(":")[2].isdecimal():
+        raise ValueError(f"address is {address!r}; pass host:port, e.g. 'localhost:8500'.")
     options = [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
     ]
-    if credentials is None and (ca is not None or certificate is not None):
-        if (certificate is None) != (key is None):
-            raise ValueError("mutual TLS needs certificate= and key= together.")
+    if (certificate is None) != (key is None):
+        raise ValueError("mutual TLS needs certificate= and key= together.")
+    if ca is not None or certificate is not None:
+        if credentials is not None:
+            raise ValueError("credentials= and files (ca=, certificate=, key=) are both given; pass one of them.")
         files = (None if path is None else Path(path).read_bytes() for path in (ca, key, certificate))
         credentials = grpc.ssl_channel_credentials(*files)
     if credentials is None:
-        return kind.insecure_channel(address, options)
-    return kind.secure_channel(address, credentials, options)
+        return lambda kind: kind.insecure_channel(address, options)
+    return lambda kind: kind.secure_channel(address, credentials, options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +76,12 @@ class Questions:
     request_bytes: int
 
     def __post_init__(self):
+        if not isinstance(self.model, str) or not self.model:
+            raise ValueError(f"model is {self.model!r}; pass the name by which the server knows it.")
+        if not isinstance(self.version, (int, type(None))):
+            raise ValueError(f"version is {self.version!r}; pass an int, or None for the latest.")
         for name in ("rows", "request_bytes"):
-            if getattr(self, name) < 1:
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be at least 1.")
 
     def metadata(self) -> Any:
@@ -86,8 +104,8 @@ class Questions:
     def explain(
         self, signatures: Mapping[str, Any], x: Any, name: str, target: Any, contrast: Any, baseline: Any, seed: Any,
         outputs: Any,
-    ) -> Iterator[tuple[slice, Any]]:  # fmt: skip
-        """The requests, with the rows of x that each is about."""
+    ) -> Iterator[Any]:  # fmt: skip
+        """The requests, each about some rows of x."""
         known = protocol.explanations(signatures)
         if name not in known:
             raise ServingError(
@@ -97,13 +115,14 @@ class Questions:
         inputs = arrays(signatures[name], x)
         rows = len(next(iter(inputs.values())))
         exported = tf.make_ndarray(known[name].defaults[protocol.SEED])
+        seed = exported[0] if seed is None else seed
         said = any(value is not None for value in (target, contrast, baseline)) or np.any(np.asarray(seed) != exported)
         definition = known[name] if said else signatures[name]
         sent = inputs if not said else inputs | options(definition, inputs, rows, target, contrast, baseline, seed)
         wanted = wanted_outputs(definition, outputs)
         yield from self._requests(protocol.at(name) if said else name, sent, rows, wanted)
 
-    def predict(self, signatures: Mapping[str, Any], x: Any) -> Iterator[tuple[slice, Any]]:
+    def predict(self, signatures: Mapping[str, Any], x: Any) -> Iterator[Any]:
         """The requests for the model's own answer."""
         inputs = arrays(signatures[protocol.DEFAULT], x)
         yield from self._requests(protocol.DEFAULT, inputs, len(next(iter(inputs.values()))), [])
@@ -117,7 +136,7 @@ class Questions:
             request.model_spec.signature_name = signature
             for alias, array in sent.items():
                 request.inputs[alias].CopyFrom(proto(array[span]))
-            yield span, request
+            yield request
 
 
 def arrays(definition: Any, x: Any) -> dict[str, np.ndarray]:
@@ -171,6 +190,8 @@ def options(
         if contrast is not None:
             raise ValueError("target is a Contrast, and contrast= is given too; pass one of them.")
         target, contrast = target.a, target.b
+    elif target is not None and contrast is None:
+        contrast = NOTHING  # a new target is asked for itself, as in process
     found: dict[str, np.ndarray] = {}
     words = {"predicted": PREDICTED}
     others = {"runner_up": RUNNER_UP, "predicted": AGAINST_PREDICTED}
@@ -182,7 +203,9 @@ def options(
     found[protocol.SEED] = _per_row(protocol.SEED, seed, rows)
     takes = protocol.parts(protocol.BASELINE, definition.inputs)
     if baseline is not None and not takes:
-        raise ValueError("this explanation takes no baseline from callers; it was fixed at export.")
+        raise ValueError(
+            "this explanation takes no baseline from callers: its method has none, or it was fixed at export."
+        )
     if isinstance(baseline, Mapping) and set(baseline) - {name or "" for name in takes}:
         raise ValueError(f"baseline names {sorted(baseline)}, and the explained inputs are {sorted(map(str, takes))}.")
     if baseline is not None and not isinstance(baseline, Mapping) and len(takes) > 1 and np.ndim(baseline):
@@ -220,6 +243,7 @@ def wanted_outputs(definition: Any, outputs: Any) -> list[str]:
     names = sorted(definition.outputs)
     if outputs is None:
         return protocol.numbers(names)
+    outputs = [outputs] if isinstance(outputs, str) else outputs
     unknown = set(outputs) - set(names)
     if unknown:
         raise ValueError(f"no outputs {sorted(unknown)}; this explanation answers {names}.")

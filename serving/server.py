@@ -80,6 +80,8 @@ def serve(
         )
     if (certificate is None) != (key is None) or (client_ca is not None and certificate is None):
         raise ValueError("TLS needs certificate= and key= together, and client_ca= needs both.")
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 2**16:
+        raise ValueError(f"port is {port!r}; it must be an int from 0 (a free one) to 65535.")
     for name, value in (
         ("max_message_bytes", max_message_bytes),
         ("max_rows", max_rows),
@@ -87,7 +89,7 @@ def serve(
     ):
         if value < 1:
             raise ValueError(f"{name} is {value!r}; it must be at least 1.")
-    models = {name: _model(name, Path(folder), max_message_bytes) for name, folder in _named(directory).items()}
+    models: dict[str, Model] = {}
     options = [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", -1),
@@ -108,9 +110,13 @@ def serve(
         else:
             bound = server.add_secure_port(address, _credentials(Path(certificate), Path(key), client_ca))
     except RuntimeError as error:
-        raise OSError(f"cannot listen on {address}: {error}") from error
-    if bound == 0:
-        raise OSError(f"cannot listen on {address}: the port is taken, or the address is not of this machine")
+        files = "" if certificate is None else ", or the certificate and key are no pair of PEM files"
+        raise OSError(
+            f"cannot listen on {address}: the port is taken, or the address is not of this machine{files}; pass "
+            "another port, or 0 for a free one"
+        ) from error
+    for name, folder in _named(directory).items():
+        models[name] = _model(name, Path(folder), max_message_bytes)
     return Server(server, models, healthy, bound, poll)
 
 
@@ -142,7 +148,7 @@ class Server:
             for model in self._models.values():
                 try:
                     model.refresh()
-                except OSError as error:  # the folder may be in the middle of a change
+                except Exception as error:  # the folder may be in the middle of a change; look again
                     log.warning("model %s: %s", model.name, error)
 
     def stop(self, grace: float = 30.0) -> None:
@@ -312,6 +318,8 @@ def _addressed(models: dict[str, Model], request: Any) -> Iterator[tuple[int, An
 
 def _named(directory: Any) -> dict[str, str | os.PathLike]:
     if isinstance(directory, Mapping):
+        if not directory:
+            raise ValueError("directory is an empty mapping; pass name -> directory for at least one model.")
         return dict(directory)
     return {Path(directory).resolve().name: directory}
 

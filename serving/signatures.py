@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import keyword
 import re
 from collections.abc import Callable
 from typing import Any
@@ -53,6 +54,12 @@ def names(leaves: list[Leaf]) -> list[str]:
     """
     counter = iter(range(len(leaves)))
     found = [network.generated(next(counter)) if GENERATED.match(leaf.name) else leaf.name for leaf in leaves]
+    for name in found:
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise ValueError(
+                f"input {name!r} cannot be an input of a signature; rename it, with letters, digits and _ "
+                "(keras.Input(name=...))."
+            )
     taken = {protocol.TARGET, protocol.CONTRAST, protocol.SEED, protocol.BASELINE}
     taken |= {protocol.of(protocol.BASELINE, name) for name in found}
     clash = sorted({name for name in found if found.count(name) > 1 or name in taken})

@@ -310,7 +310,7 @@ def test_what_cannot_be_served_is_refused_and_leaves_nothing(operation, said, tm
     with pytest.raises(ValueError, match=said):
         # At the layer after it, the gradient need not pass through the operation.
         tfig.export(model, tmp_path / "odd", {"explain": tfig.Explainer(model, "gradient", layer=model.layers[-1])})
-    assert list((tmp_path / "odd").iterdir()) == []
+    assert not (tmp_path / "odd").exists()
 
 
 @pytest.mark.parametrize(
@@ -343,13 +343,29 @@ def test_explainers_that_cannot_be(linear, tmp_path):
         (clashing, "gradient", "rename"),
         (ids, "gradient", "layer='embedding'"),
         (lambda x: x, "gradient", "says neither what it takes"),
+        (keras.Sequential([keras.Input((3,), batch_size=2), L.Dense(2)]), "gradient", "fixed batch size"),
+        (keras.Sequential([keras.Input((3,), name="class"), L.Dense(2)]), "gradient", "rename it"),
+        (linear, tfig.Explainer(linear, baseline=np.zeros((4, 3))), "holds for every row"),
+        ("model.keras", "gradient", "load_model"),
     ):
         with pytest.raises(ValueError, match=said):
             tfig.export(model, tmp_path / "m", {"explain": explainer})
     with pytest.raises(ValueError, match="no SavedModel"):
         tfig.export(tmp_path, tmp_path / "m", {"explain": "gradient"})
-    with pytest.raises(ValueError, match="max_batch_size"):
-        tfig.export(linear, tmp_path / "m", {"explain": "gradient"}, batching={"max_batch": 3})
+    for batching, said in (({"max_batch": 3}, "max_batch_size"), ({"max_batch_size": 0}, "at least 1")):
+        with pytest.raises(ValueError, match=said):
+            tfig.export(linear, tmp_path / "m", {"explain": "gradient"}, batching=batching)
+    with pytest.raises(ValueError, match="an Explainer has them"):
+        tfig.export(linear, tmp_path / "m", {"explain": tfig.Explainer(linear)}, output="logits")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        tfig.export(linear, tmp_path / "file", {"explain": "gradient"})
+    with pytest.raises(ValueError, match="63 bits"):
+        tfig.export(linear, tmp_path / "m", {"explain": "gradient"}, version=2**70)
+    assert not (tmp_path / "m").exists()
+    tfig.export(linear, tmp_path / "m", {"explain": "gradient"}, warmup=False)
+    with pytest.raises(ValueError, match="pass the folder of one"):
+        tfig.export(tmp_path / "m", tmp_path / "m", {"explain": "gradient"})
 
 
 def test_each_explainer_keeps_its_question(tmp_path):

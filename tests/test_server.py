@@ -354,11 +354,31 @@ def test_versions_come_and_go_under_load(models, tmp_path, caplog):
         ({"certificate": "a.pem"}, "certificate= and key= together"),
         ({"client_ca": "a.pem"}, "needs both"),
         ({"max_rows": 0}, "max_rows is 0"),
+        ({"port": 99999}, "port is 99999"),
+        ({"port": "8500"}, "port is '8500'"),
     ],
 )
 def test_servers_that_cannot_be(models, arguments, said):
     with pytest.raises(ValueError, match=said):
-        serve(models / "table", port=0, **arguments)
+        serve(models / "table", **{"port": 0, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"address": "localhost"}, "pass host:port"),
+        ({"address": "http://localhost:8500"}, "pass host:port"),
+        ({"key": "a.pem"}, "certificate= and key= together"),
+        ({"ca": "a.pem", "credentials": grpc.local_channel_credentials()}, "pass one of them"),
+        ({"timeout": None}, "timeout is None"),
+        ({"model": None}, "model is None"),
+        ({"version": "1"}, "version is '1'"),
+        ({"rows": 0}, "rows is 0"),
+    ],
+)
+def test_clients_that_cannot_be(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        Client(**{"address": "localhost:8500", "model": "m", **arguments})
 
 
 def test_directories_that_cannot_be_served(models, tmp_path):
@@ -367,7 +387,9 @@ def test_directories_that_cannot_be_served(models, tmp_path):
             serve(folder, port=0)
     with pytest.raises(ValueError, match="pass the folder around it"):
         serve(models / "table" / "1", port=0)
-    with serve(models / "table", port=0) as server, pytest.raises(OSError, match="cannot listen"):
+    with pytest.raises(ValueError, match="empty mapping"):
+        serve({}, port=0)
+    with serve(models / "table", port=0) as server, pytest.raises(OSError, match="port is taken"):
         serve(models / "table", port=server.port)
 
 
@@ -527,6 +549,34 @@ def test_the_async_client(server):
         np.testing.assert_array_equal(predicted, client.predict(X))
         assert offered == client.explanations() and status == client.status()
     assert error.rows == [0, 1, 2] and error.code is Code.INVALID_ARGUMENT
+
+
+def test_the_client_follows_a_new_version_and_the_exported_question(tmp_path):
+    model = table()
+    question = {"noise": 0.3, "samples": 4}
+    why = tfig.Explainer(model, tfig.SmoothGrad(**question), target=tfig.Contrast(3, 1), seed=9)
+    tfig.export(model, tmp_path / "m", {"why": why}, warmup=False)
+    with serve(tmp_path / "m", port=0, poll=0.05) as server:
+        client, patient = (Client(f"127.0.0.1:{server.port}", "m") for _ in range(2))
+        np.testing.assert_array_equal(client.explain(X, "why").attributions, why(X).attributions)
+        found = client.explain(X, "why", target=2, seed=0)  # a new target is asked for itself
+        local = tfig.explain(model, X, tfig.SmoothGrad(**question), target=2)
+        np.testing.assert_array_equal(found.attributions, local.attributions)
+        assert "against" not in found.trace
+        alone = client.explain(X, "why", outputs="score")
+        assert alone.attributions is None and "left out" in repr(alone) and len(alone[0]) == 1
+        with pytest.raises(ValueError, match="left out"):
+            alone.heatmap()
+        patient.explanations()
+        tfig.export(model, tmp_path / "m", {"how": "gradient"}, warmup=False)
+        end = time.monotonic() + 20
+        while client.status()[0].version != 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert patient.explain(X, "how").attributions.shape == X.shape  # names read anew
+        shutil.rmtree(tmp_path / "m" / "2")
+        while client.status()[0].state != "END" and time.monotonic() < end:
+            time.sleep(0.05)
+        assert [(one.version, one.state) for one in client.status()] == [(2, "END"), (1, "AVAILABLE")]
 
 
 def test_several_inputs_by_name(tmp_path):

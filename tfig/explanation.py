@@ -61,7 +61,8 @@ class Explanation:
         )
 
     def __repr__(self) -> str:
-        shapes = _map(self.attributions, lambda leaf: list(leaf.shape))
+        none = "left out"
+        shapes = none if self.attributions is None else _map(self.attributions, lambda leaf: list(leaf.shape))
         delta = self.convergence_delta
         worst = "" if delta is None else f", worst convergence_delta {np.abs(delta).max():.2g}"
         where = f" at {self.layer}" if self.layer else ""
@@ -104,6 +105,8 @@ class Explanation:
         """
         from tfig import view
 
+        if self.attributions is None:
+            raise ValueError("the attributions were left out of this explanation; ask the server for them (outputs=).")
         return view.heatmap(self.attributions, self.x)
 
     def overlay(self, image: np.ndarray | None = None, alpha: float = 0.6) -> np.ndarray:
