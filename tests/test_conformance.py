@@ -29,14 +29,20 @@ SMALL = {
     "lime": tfig.LIME(samples=64, segments=2),
     "rise": tfig.RISE(samples=64, cells=3),
     "qii": tfig.QII(samples=4, segments=2),
+    "guided_ig": tfig.GuidedIG(steps=64),
+    "blur_ig": tfig.BlurIG(steps=16, max_sigma=4),
+    "boundary_ig": tfig.BoundaryIG(steps=16),
+    "igos_plus_plus": tfig.IGOSPlusPlus(resolution=4, iterations=2, steps=3),
+    "meaningful_perturbation": tfig.MeaningfulPerturbation(resolution=4, iterations=5, blur=1),
     "igos": tfig.IGOS(resolution=4, iterations=3, steps=4),
 }
 METHODS = {name: SMALL.get(name, kind()) for name, kind in REGISTRY.items()}
 MOVES_THE_INPUT = ("conductance", "internal_influence")
 ONE_CHANNEL = (
     "igos", "occlusion", "feature_ablation", "prediction_difference", "shapley_sampling", "kernel_shap", "lime", "rise",
-    "qii",
+    "qii", "igos_plus_plus", "meaningful_perturbation",
 )  # fmt: skip
+MASKS = ("igos", "igos_plus_plus", "meaningful_perturbation")
 RECTIFIED = ("guided_backprop", "deconvnet")
 PROPAGATION = ("lrp", "deep_taylor", "deeplift", "deepshap")
 # What these models do that no rule is known for; and those without a ReLU.
@@ -88,6 +94,10 @@ def test_promises(name, method):
     refused = NO_RULE.get(name) if method.name in PROPAGATION else None
     if method.name in RECTIFIED and name in NO_RELU:
         refused = "the model has none"
+    if method.name == "blur_ig" and name in ("shared", "smooth", "regression"):
+        refused = "needs spatial axes"
+    if method.name == "boundary_ig" and name == "regression":
+        refused = "needs a classifier"
     if method.picks_layer:
         refused = CAMS.get((name, None), CAMS.get((name, method.name)))
     if refused:
@@ -109,7 +119,7 @@ def test_promises(name, method):
             assert leaf.shape == ((*x.shape[:-1], 1) if masked else x.shape)
     assert all(leaf.dtype == np.float32 and np.isfinite(leaf).all() for leaf in maps)
     # A mask stays open where the baseline does not lower the score.
-    assert method.name == "igos" or any(np.abs(leaf).max() > 0 for leaf in maps)
+    assert method.name in MASKS or any(np.abs(leaf).max() > 0 for leaf in maps)
     assert e.score.shape == (3,) and (e.baseline_score is None) == (method.default_baseline is None)
 
     # The same rows in the same batch: bitwise. An equal method object is the same question.
@@ -119,7 +129,7 @@ def test_promises(name, method):
 
     # A row alone, and in other company. Half precision rounds to eleven bits, and batches round differently.
     # A line search may branch; a fit to scores whose differences are small magnifies their rounding.
-    bound = 2e-2 if name == "half" else 1e-3 if method.name in ("igos", "lime", "kernel_shap") else 1e-5
+    bound = 2e-2 if name == "half" else 1e-3 if method.name in (*MASKS, "lime", "kernel_shap", "guided_ig") else 1e-5
     alone = explainer(rows_of(case.x, slice(1, 2)))
     mixed = explainer(rows_of(case.x, [2, 1, 1, 0]))
     for leaf, one, other in zip(maps, *(tf.nest.flatten(x.attributions) for x in (alone, mixed)), strict=True):
@@ -132,7 +142,7 @@ def test_promises(name, method):
     for leaf, one, other in zip(maps, *(tf.nest.flatten(x.attributions) for x in (reseeded, seeded)), strict=True):
         assert method.stochastic or close(one, leaf, bound)
         assert close(other[0], one[1], bound)
-    if method.stochastic and method.name not in ("igos", "kernel_shap"):  # all coalitions of few segments
+    if method.stochastic and method.name not in (*MASKS, "kernel_shap"):  # all coalitions of few segments
         changed = zip(maps, tf.nest.flatten(reseeded.attributions), strict=True)
         assert any(np.abs(a - b).max() > 1e-7 for a, b in changed)
 
@@ -198,7 +208,8 @@ def test_linear_models_have_their_closed_form(method):
 PROMISED = [
     name
     for name, method in METHODS.items()
-    if name not in ("igos", "rise", "lime", *RECTIFIED, *MOVES_THE_INPUT) and not method.picks_layer
+    if name not in (*MASKS, "rise", "lime", "blur_ig", "boundary_ig", *RECTIFIED, *MOVES_THE_INPUT)
+    and not method.picks_layer
 ]
 
 

@@ -127,6 +127,7 @@ ORDER = [
     ("program", "explanation"),
     ("view", "arguments"),
     ("api",),
+    ("compare",),
     ("console",),
     ("serving",),
     ("cli",),

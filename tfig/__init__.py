@@ -10,6 +10,8 @@ from tfig import rules as rules
 from tfig.api import Explainer as Explainer
 from tfig.api import explain as explain
 from tfig.api import methods as methods
+from tfig.compare import Comparison as Comparison
+from tfig.compare import compare as compare
 from tfig.explanation import Explanation as Explanation
 from tfig.methods import CAM as CAM
 from tfig.methods import IGOS as IGOS
@@ -17,6 +19,8 @@ from tfig.methods import LIME as LIME
 from tfig.methods import LRP as LRP
 from tfig.methods import QII as QII
 from tfig.methods import RISE as RISE
+from tfig.methods import BlurIG as BlurIG
+from tfig.methods import BoundaryIG as BoundaryIG
 from tfig.methods import Conductance as Conductance
 from tfig.methods import Deconvnet as Deconvnet
 from tfig.methods import DeepLIFT as DeepLIFT
@@ -30,10 +34,13 @@ from tfig.methods import Gradient as Gradient
 from tfig.methods import GradientXInput as GradientXInput
 from tfig.methods import GuidedBackprop as GuidedBackprop
 from tfig.methods import GuidedGradCAM as GuidedGradCAM
+from tfig.methods import GuidedIG as GuidedIG
+from tfig.methods import IGOSPlusPlus as IGOSPlusPlus
 from tfig.methods import IntegratedGradients as IntegratedGradients
 from tfig.methods import InternalInfluence as InternalInfluence
 from tfig.methods import KernelSHAP as KernelSHAP
 from tfig.methods import LayerCAM as LayerCAM
+from tfig.methods import MeaningfulPerturbation as MeaningfulPerturbation
 from tfig.methods import Occlusion as Occlusion
 from tfig.methods import PredictionDifference as PredictionDifference
 from tfig.methods import ScoreCAM as ScoreCAM

@@ -56,6 +56,8 @@ def start(
             raise ValueError(f"{method.name} takes one baseline a row, not a Dataset; pass e.g. baseline='blur'.")
         inputs = floats or list(zip(described, leaves, strict=True))
         return baselines.Dataset(_references(given, inputs)), [], None
+    if given is None and method.default_baseline == "boundary":
+        given = baselines.NAMES["boundary"]
     if isinstance(given, (baselines.Boundary, baselines.AtLayer)):
         return given, [], None
     if not floats:

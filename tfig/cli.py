@@ -3,13 +3,17 @@
 import argparse
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
-from tfig import api, console, network
+from tfig import api, compare, console, network
 from tfig.console import CommandError
 from tfig.score import Contrast
 from tfig.serving import commands as serving
 from tfig.version import VERSION
+
+COMPARED = "gradient,integrated_gradients,smoothgrad,lrp,deeplift,grad_cam,occlusion,rise,igos"
+"""Methods compared where none are named: one of each family."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,6 +45,22 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
     console.add_out(one)
     one.set_defaults(run=run_explain)
+    many = commands.add_parser(
+        "compare",
+        help="explain images by several methods, side by side",
+        description="Explain a model's answer for images by several methods: writes one labelled grid.",
+    )
+    many.add_argument("model", metavar="MODEL", help="a .keras or .h5 file, or a SavedModel directory")
+    many.add_argument("images", metavar="IMAGE", nargs="+", help="image files, resized to the model's input")
+    many.add_argument("--methods", default=COMPARED, help="separated by commas (default: %(default)s)")
+    many.add_argument("--target", metavar="CLASS", help="class index; default: the predicted class of each image")
+    many.add_argument("--layer", help="name of the layer whose output is explained")
+    many.add_argument("--output", choices=["logits", "probabilities"], help="default: what the model emits")
+    many.add_argument("--baseline", help=console.BASELINES)
+    console.add_scale(many)
+    many.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
+    many.add_argument("-o", "--out", metavar="PNG", default="compared.png", help="default: %(default)s")
+    many.set_defaults(run=run_compare)
     listing = commands.add_parser(
         "methods", help="list the methods", description="List the methods: what each is, its paper, what it needs."
     )
@@ -67,6 +87,28 @@ def run_methods(options: argparse.Namespace) -> None:
         marks += [f"baseline {info.baseline}"] if info.baseline and info.baseline != "dataset" else []
         marks += [f"needs {info.needs}"] if info.needs else []
         print(f"{name}\n    {info.summary}\n    {'; '.join(marks) or 'no baseline'}\n    {info.reference}")
+
+
+def run_compare(options: argparse.Namespace) -> None:
+    """Explain images by several methods and write one picture."""
+    if not Path(options.out).parent.is_dir():
+        raise CommandError(f"no such directory: {str(Path(options.out).parent)!r}")
+    console.check(options.images)
+    methods = {name.strip(): api.method_named(name.strip()) for name in options.methods.split(",")}
+    model = console.load_model(options.model)
+    x = console.read(options.images, list(network.declared(model).values()), options.scale)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the notes are printed
+        found = compare.compare(
+            model, x, methods, target=console.class_of("--target", options.target), output=options.output,
+            layer=options.layer, baseline=console.baseline_of(options.baseline), seed=options.seed,
+        )  # fmt: skip
+    found.plot(options.out)
+    for name, e in found.explanations.items():
+        print(f"{name}{'' if e.layer is None else f' at {e.layer}'}{''.join(f' ({note})' for note in e.notes)}")
+    for name, reason in found.refused.items():
+        print(f"{name}: refused: {reason}")
+    print(f"-> {options.out}")
 
 
 def run_explain(options: argparse.Namespace) -> None:

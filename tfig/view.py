@@ -1,6 +1,7 @@
 """Heat maps, overlays and plots: for people to look at."""
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,6 +104,35 @@ def plot(e: "Explanation", path: str | os.PathLike | None, image: Any) -> Any:
                 axes[i, column].set_title(name, fontsize=8, loc="right")
             column += 1 if images is None else 3
         axes[i, 0].set_title(_title(e, i), fontsize=9, loc="left")
+    if path is not None:
+        figure.savefig(path, dpi=120)
+    return figure
+
+
+def grid(explanations: Mapping[str, "Explanation"], path: str | os.PathLike | None, image: Any) -> Any:
+    """A figure with a row for each of at most 8 rows, the image first, then each explanation over it, labelled."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plot() needs matplotlib: pip install tfig[plot]") from error
+    shown = {name: e for name, e in explanations.items() if any(leaf.ndim == 3 for leaf in named(e.heatmap()).values())}
+    if not shown:
+        raise ValueError("the explanations are of no image, so there is no grid to draw; plot them one by one.")
+    first = next(iter(shown.values()))
+    inputs = named(first.x if image is None else image)
+    images = next(leaf for leaf in inputs.values() if np.ndim(leaf) in (3, 4) and np.shape(leaf)[-1] in (1, 3, 4))
+    images = np.broadcast_to(images, (len(first), *np.shape(images)[-3:]))
+    rows, across = min(len(first), 8), min(len(shown) + 1, 7)
+    down = -(-(len(shown) + 1) // across)
+    figure = Figure(figsize=(2.1 * across, 2.3 * rows * down + 0.2), layout="constrained")
+    axes = figure.subplots(rows * down, across, squeeze=False)
+    for one in axes.flat:
+        one.set_axis_off()
+    for i in range(rows):
+        for place, name in enumerate(["", *shown]):
+            one = axes[i * down + place // across, place % across]
+            one.imshow(shown[name][i].overlay(images[i : i + 1], 0.8)[0] if name else pixels(images[i]))
+            one.set_title(name.replace("_", " ") if name else _title(first, i), fontsize=8)
     if path is not None:
         figure.savefig(path, dpi=120)
     return figure

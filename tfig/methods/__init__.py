@@ -17,6 +17,8 @@ from tfig.methods.coalition import ShapleySampling as ShapleySampling
 from tfig.methods.gradient import Gradient as Gradient
 from tfig.methods.gradient import GradientXInput as GradientXInput
 from tfig.methods.mask import IGOS as IGOS
+from tfig.methods.mask import IGOSPlusPlus as IGOSPlusPlus
+from tfig.methods.mask import MeaningfulPerturbation as MeaningfulPerturbation
 from tfig.methods.path import Conductance as Conductance
 from tfig.methods.path import ExpectedGradients as ExpectedGradients
 from tfig.methods.path import IntegratedGradients as IntegratedGradients
@@ -30,6 +32,9 @@ from tfig.methods.propagation import GuidedBackprop as GuidedBackprop
 from tfig.methods.smoothing import SmoothGrad as SmoothGrad
 from tfig.methods.smoothing import SquareGrad as SquareGrad
 from tfig.methods.smoothing import VarGrad as VarGrad
+from tfig.methods.walk import BlurIG as BlurIG
+from tfig.methods.walk import BoundaryIG as BoundaryIG
+from tfig.methods.walk import GuidedIG as GuidedIG
 from tfig.problem import Method
 
 REGISTRY: dict[str, type[Method]] = {
@@ -39,6 +44,7 @@ REGISTRY: dict[str, type[Method]] = {
         Conductance, InternalInfluence, IGOS, LRP, DeepTaylor, DeepLIFT, DeepSHAP, GuidedBackprop, Deconvnet,
         Occlusion, FeatureAblation, PredictionDifference, ShapleySampling, KernelSHAP, LIME, RISE, QII,
         CAM, GradCAM, GradCAMPlusPlus, LayerCAM, ScoreCAM, GuidedGradCAM,
+        GuidedIG, BlurIG, BoundaryIG, IGOSPlusPlus, MeaningfulPerturbation,
     )
 }  # fmt: skip
 """Every method by the string that stands for it."""

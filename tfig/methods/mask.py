@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfig.kernels import mask
+from tfig.kernels import mask, pair
 from tfig.methods.checks import at_least, whole
 from tfig.network import Leaves
 from tfig.problem import Method, Problem, Trace
@@ -90,3 +90,120 @@ class IGOS(Method):
         )  # fmt: skip
         zeros = [tf.zeros_like(leaf) for leaf in problem.x]
         return tuple(1 - enlarged if i == where.leaf else leaf for i, leaf in enumerate(zeros)), trace
+
+
+@dataclasses.dataclass(frozen=True)
+class _Mask(Method):
+    """What masks share: they stand over one leaf."""
+
+    stochastic = True
+    default_baseline = "blur"
+
+    def like(self, problem: Problem) -> Leaves:
+        """One channel at the masked leaf."""
+        return IGOS().like(problem)
+
+    @staticmethod
+    def opened(problem: Problem, enlarged: tf.Tensor) -> Leaves:
+        """1 - M at the masked leaf, zeros elsewhere."""
+        which = mask.canvas(problem.x).leaf
+        return tuple(1 - enlarged if i == which else tf.zeros_like(leaf) for i, leaf in enumerate(problem.x))
+
+
+@dataclasses.dataclass(frozen=True)
+class IGOSPlusPlus(_Mask):
+    """Two masks, one whose deletion lowers the score and one whose insertion raises it, and their product, by I-GOS.
+
+    Descends on l1 mean|1 - P| + tv BTV(P) and the integrated scores del(P) - ins(P) + del(D) - ins(I), P = D I, with
+    the terms' gradients halved; BTV is half roughness of the small mask, half of the enlarged one where x itself is smooth
+    (exp(-d**2 / 0.01)). A step is taken if the noisy integrated loss falls enough. Attributions are 1 - P.
+
+    Fields:
+        resolution, iterations, steps, l1, tv, tv_beta, noise, initial_step, shrink, armijo, minimum_step: as in `IGOS`.
+
+    ``trace``: mask [B, h, w, 1], losses and step_sizes [B, iterations], moved [B].
+
+    >>> tfig.explain(model, x, "igos_plus_plus", output="probabilities")
+    """
+
+    resolution: int = 28
+    iterations: int = 15
+    steps: int = 20
+    l1: float = 1.0
+    tv: float = 20.0
+    tv_beta: float = 2.0
+    noise: float = 0.2
+    initial_step: float = 1000.0
+    shrink: float = 0.2
+    armijo: float = 1e-4
+    minimum_step: float = 1e-5
+
+    name = "igos_plus_plus"
+    reference = (
+        "Khorram, Lawson & Li, iGOS++: Integrated Gradient Optimized Saliency by Bilateral Perturbations, 2021, "
+        "arXiv:2012.15783"
+    )
+
+    def __post_init__(self):
+        IGOS(**vars(self))  # the same bounds
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """The descent."""
+        where = mask.canvas(problem.x)
+        cost = mask.Objective(problem, where, self.tv, self.tv_beta)
+        deviation = self.noise * tf.math.reduce_std(cost.x, range(1, len(cost.x.shape)))
+        search = mask.LineSearch(self.initial_step, self.shrink, self.armijo, self.minimum_step)
+        enlarged, trace = pair.descend(
+            pair.Pair(cost, self.steps, deviation, self.l1), search, self.resolution, self.iterations
+        )
+        return self.opened(problem, enlarged), trace
+
+
+@dataclasses.dataclass(frozen=True)
+class MeaningfulPerturbation(_Mask):
+    """The smallest smooth mask that lowers the score, by Adam.
+
+    min{ l1 sum|1 - M| + tv sum|dM|**tv_beta + F(x M + x' (1 - M)) : M }, M enlarged, blurred, and the image shifted at
+    random at each iteration. Attributions are 1 - M.
+
+    Fields:
+        resolution: of the mask, along each spatial axis, at most x's.
+        iterations, learning_rate: of Adam.
+        l1, tv, tv_beta: weights of size and roughness, exponent of roughness.
+        blur: deviation of the blur of the enlarged mask, in pixels.
+        shift: number of pixels the image may be shifted by, with 0 the first.
+
+    ``trace``: mask [B, h, w, 1], losses [B, iterations].
+
+    >>> tfig.explain(model, x, "meaningful_perturbation", output="probabilities")
+    """
+
+    resolution: int = 28
+    iterations: int = 300
+    learning_rate: float = 0.1
+    l1: float = 1e-4
+    tv: float = 1e-2
+    tv_beta: float = 3.0
+    blur: float = 5.0
+    shift: int = 4
+
+    name = "meaningful_perturbation"
+    reference = (
+        "Fong & Vedaldi, Interpretable Explanations of Black Boxes by Meaningful Perturbation, 2017, arXiv:1704.03296"
+    )
+
+    def __post_init__(self):
+        for name in ("resolution", "iterations"):
+            whole(name, getattr(self, name), 1)
+        whole("shift", self.shift, 0)
+        for name in ("learning_rate", "l1", "tv", "blur"):
+            at_least(name, getattr(self, name), 0)
+        at_least("tv_beta", self.tv_beta, 1)
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """The descent."""
+        cost = mask.Objective(problem, mask.canvas(problem.x), self.tv, self.tv_beta)
+        enlarged, trace = pair.perturb(
+            cost, self.l1, self.learning_rate, self.iterations, self.resolution, self.blur, self.shift
+        )
+        return self.opened(problem, enlarged), trace

@@ -1,0 +1,82 @@
+"""The same question, asked of many methods."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfig.api import explain, method_named
+from tfig.explanation import Explanation
+from tfig.problem import Method
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """What `tfig.compare` returns.
+
+    Fields:
+        explanations: by the name of the method, or the name it was given.
+        refused: why a method did not answer, by name: no rule for a layer, nothing to average over, ...
+    """
+
+    explanations: Mapping[str, Explanation]
+    refused: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> Explanation:
+        return self.explanations[name]
+
+    def __repr__(self) -> str:
+        lost = f"; refused: {', '.join(self.refused)}" if self.refused else ""
+        return f"<Comparison of {', '.join(self.explanations)}{lost}>"
+
+    def plot(self, path: str | os.PathLike | None = None, image: Any = None) -> Any:
+        """A labelled grid: a row for each of at most 8 rows of x, a column for each method; saved to `path` if given.
+
+        Returns:
+            the matplotlib Figure.
+
+        Raises:
+            ImportError: matplotlib is not installed (``pip install tfig[plot]``).
+            ValueError: the explanations are of no image.
+        """
+        from tfig import view
+
+        return view.grid(self.explanations, path, image)
+
+
+def compare(
+    model: Any, x: Any, methods: Sequence[str | Method] | Mapping[str, str | Method], **arguments: Any
+) -> Comparison:
+    """Ask many methods the same question.
+
+    Args:
+        model, x: as in `tfig.explain`.
+        methods: names or method objects; or a mapping of the names to show to them.
+        arguments: of `tfig.explain`: target, output, layer, baseline, batch_size, seed, progress. Methods that read a
+            layer take their default one where none is given.
+
+    Returns:
+        a `Comparison`; a method that cannot answer is in its ``refused``, with the reason.
+
+    Raises:
+        ValueError: no method is given, an unknown one, or none can answer.
+
+    >>> tfig.compare(model, x, ["integrated_gradients", "grad_cam", "igos"], output="logits").plot("compared.png")
+    """
+    named = dict(methods) if isinstance(methods, Mapping) else {_name(method): method for method in methods}
+    if not named:
+        raise ValueError("methods is empty; pass names or method objects, as 'tfig methods' lists them.")
+    asked = {name: method_named(method) for name, method in named.items()}
+    explanations, refused = {}, {}
+    for name, method in asked.items():
+        try:
+            explanations[name] = explain(model, x, method, **arguments)
+        except ValueError as error:
+            refused[name] = str(error)
+    if not explanations:
+        raise ValueError(f"no method answered: {next(iter(refused))}: {next(iter(refused.values()))}")
+    return Comparison(explanations, refused)
+
+
+def _name(method: str | Method) -> str:
+    return method if isinstance(method, str) else method_named(method).name

@@ -1,0 +1,195 @@
+"""Descent on two masks together, one that deletes and one that inserts; and on one mask by Adam."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from tfig.baselines import Blur, Noise
+from tfig.kernels.expectation import fork, jitter, total, uniform
+from tfig.kernels.gradient import value_and_gradient
+from tfig.kernels.mask import LineSearch, Objective, total_variation
+from tfig.kernels.rows import put, remaining
+from tfig.problem import Problem, Trace, per_row
+
+SIGMA = 0.01
+"""How much a step in the image excuses a step in the mask."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """The cost of two masks: what the product deletes and inserts, what each does alone, and the product's roughness.
+
+    Fields:
+        cost: blends x over the baseline.
+        steps: of each integral.
+        deviation: of the noise, [B].
+        l1: weight of the product's size.
+    """
+
+    cost: Objective
+    steps: int
+    deviation: tf.Tensor
+    l1: float
+
+    @property
+    def swapped(self) -> Objective:
+        """Blends the baseline over x: the same mask inserts what it would delete."""
+        leaf, problem = self.cost.where.leaf, self.cost.problem
+        x, baseline = list(problem.x), list(problem.baseline)
+        x[leaf], baseline[leaf] = baseline[leaf], x[leaf]
+        return dataclasses.replace(self.cost, problem=problem.replace(x=tuple(x), baseline=tuple(baseline)))
+
+    def take(self, rows: tf.Tensor) -> "Pair":
+        """Of the rows with these indices."""
+        return dataclasses.replace(self, cost=self.cost.take(rows), deviation=tf.gather(self.deviation, rows))
+
+    def penalty(self, product: tf.Tensor) -> tf.Tensor:
+        """l1 mean|1 - P| + tv (TV(P) + TV(enlarged P, excused by edges of x)) / 2, [N]."""
+        cost, where = self.cost, self.cost.where
+        size = tf.reduce_mean(tf.abs(1 - product), where.axes)
+        rough = total_variation(product, where.rank, cost.tv_beta)
+        if where.rank:
+            large = where.enlarge(product, cost.x)
+            for axis in range(1, where.rank + 1):
+                steps = [_steps(one, axis) for one in (large, tf.reduce_mean(cost.x, -1, keepdims=True))]
+                excused = tf.abs(steps[0]) ** cost.tv_beta * tf.exp(-tf.square(steps[1]) / SIGMA)
+                rough += tf.reduce_mean(excused, where.axes)
+            rough /= 2
+        return self.l1 * size + cost.tv * rough
+
+    def score(self, delete: tf.Tensor, insert: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
+        """The integrated scores of the four terms: what product and one delete, less what product and other insert."""
+        product, swapped = delete * insert, self.swapped
+        return (
+            _integrated(self.cost, product, self.steps, self.deviation, stream)
+            - _integrated(swapped, product, self.steps, self.deviation, stream)
+            + _integrated(self.cost, delete, self.steps, self.deviation, stream)
+            - _integrated(swapped, insert, self.steps, self.deviation, stream)
+        )
+
+    def directions(self, delete: tf.Tensor, insert: tf.Tensor, stream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Half the sum of the terms' gradients, and the penalty's, for each mask."""
+        product, swapped = delete * insert, self.swapped
+
+        def slope(cost: Objective, mask: tf.Tensor) -> tf.Tensor:
+            return cost.integrated_gradient(mask, self.steps, self.deviation, stream)
+
+        both = slope(self.cost, product) - slope(swapped, product)
+        with tf.GradientTape() as tape:
+            tape.watch(product)
+            penalty = self.penalty(product)
+        rough = tape.gradient(penalty, product)
+        return (
+            (both * insert + slope(self.cost, delete)) / 2 + rough * insert,
+            (both * delete - slope(swapped, insert)) / 2 + rough * delete,
+        )
+
+
+def _steps(tensor: tf.Tensor, axis: int) -> tf.Tensor:
+    size = tf.shape(tensor)[axis]
+    return tf.gather(tensor, tf.range(1, size), axis=axis) - tf.gather(tensor, tf.range(size - 1), axis=axis)
+
+
+def _integrated(cost: Objective, mask: tf.Tensor, steps: int, deviation: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
+    """mean{ F(x' + k/steps M (x - x') + deviation e[k]) : k = 1...steps }, [B]."""
+    leaf, change = cost.where.leaf, cost.where.enlarge(mask, cost.x) * (cost.x - cost.baseline)
+
+    def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+        share = tf.cast(sample + 1, change.dtype) / steps
+        points = list(p.x)
+        start = jitter(cost.baseline, deviation, fork(p.seed, tf.fill(tf.shape(row), stream)), sample, row)
+        points[leaf] = start + per_row(share, change) * tf.gather(change, row)
+        return p.score(tuple(points))
+
+    return total(cost.problem, steps, tf.zeros([cost.problem.rows]), term) / steps
+
+
+def descend(pair: Pair, search: LineSearch, resolution: int, iterations: int) -> tuple[tf.Tensor, Trace]:
+    """(enlarged product [B, H, W, 1], trace: mask, losses and step_sizes), each row by its own line search."""
+    where, x = pair.cost.where, pair.cost.x
+
+    def cost(one: Pair, delete: tf.Tensor, insert: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
+        return one.penalty(delete * insert) + one.score(delete, insert, stream)
+
+    def iterate(i, delete, insert, logs):
+        loss = cost(pair, delete, insert, i)
+        ways = pair.directions(delete, insert, i)
+        slope = tf.add_n([tf.reduce_sum(tf.square(way), where.axes) for way in ways])
+
+        def attempt(step, still, delete_, insert_, taken):
+            index = remaining(still)
+            trials = [
+                tf.clip_by_value(tf.gather(mask, index) - step * tf.gather(way, index), 0.0, 1.0)
+                for mask, way in zip((delete, insert), ways, strict=True)
+            ]
+            value = cost(pair.take(index), *trials, i)
+            limit = tf.gather(loss, index) - search.armijo * step * tf.gather(slope, index)
+            rejected = (value > limit) & (step >= search.minimum)
+            found = (rejected, *trials, tf.fill(tf.shape(index), step))
+            return step * search.shrink, *put((still, delete_, insert_, taken), index, found)
+
+        state = (tf.constant(search.initial), tf.ones_like(loss, tf.bool), delete, insert, tf.zeros_like(loss))
+        found = tf.while_loop(lambda step, still, *_: tf.reduce_any(still), attempt, state, parallel_iterations=1)
+        logs = tuple(log.write(i, value) for log, value in zip(logs, (loss, found[4]), strict=True))
+        return i + 1, found[2], found[3], logs
+
+    ones = tf.ones(tf.stack([pair.cost.problem.rows, *where.small(x, resolution)]), x.dtype)
+    ones.set_shape([None] * (where.rank + 1) + [1 if where.rank else x.shape[-1]])
+    logs = tuple(tf.TensorArray(x.dtype, iterations, element_shape=[None]) for _ in range(2))
+    state = (tf.constant(0), ones, ones, logs)
+    _, delete, insert, logs = tf.while_loop(lambda i, *_: i < iterations, iterate, state, parallel_iterations=1)
+    product = delete * insert
+    losses, sizes = (tf.transpose(log.stack()) for log in logs)
+    first, last = pair.cost.problem.score(pair.cost.problem.x), pair.cost.score(product)
+    moved = tf.abs(last - first) > 0.01 * tf.abs(first)
+    return where.enlarge(product, x), {"mask": product, "moved": moved, "losses": losses, "step_sizes": sizes}
+
+
+def perturb(
+    cost: Objective, l1: float, rate: float, iterations: int, resolution: int, blur: float, shift: int
+) -> tuple[tf.Tensor, Trace]:
+    """(enlarged mask, trace) by `iterations` of Adam on l1 sum|1 - M| + tv sum|dM|**tv_beta + F, shifted at random."""
+    where, x, problem = cost.where, cost.x, cost.problem
+    smooth = Blur(2 * int(3 * blur) + 1, blur) if blur and where.rank else None
+    still = Noise(tf.zeros_like, tf.zeros_like)
+
+    def enlarged(mask: tf.Tensor) -> tf.Tensor:
+        large = where.enlarge(mask, x)
+        return large if smooth is None else smooth(large, still)
+
+    def shifted(image: tf.Tensor, i: tf.Tensor) -> tf.Tensor:
+        for axis in range(1, where.rank + 1):
+            draw = uniform(fork(problem.seed, tf.fill([problem.rows], -axis - 1)), tf.fill([problem.rows], i),
+                           tf.zeros([problem.rows, 1]))  # fmt: skip
+            place = tf.range(tf.shape(image)[axis]) + tf.cast(draw * shift, tf.int32)
+            turned = tf.experimental.numpy.moveaxis(image, axis, 1)
+            picked = tf.gather(turned, place % tf.shape(image)[axis], axis=1, batch_dims=1)
+            image = tf.ensure_shape(tf.experimental.numpy.moveaxis(picked, 1, axis), image.shape)
+        return image
+
+    def iterate(i, mask, first, second, losses):
+        with tf.GradientTape() as tape:
+            tape.watch(mask)
+            large = enlarged(mask)
+            points = list(problem.x)
+            mixed = cost.baseline + large * (x - cost.baseline)
+            points[where.leaf] = shifted(mixed, i) if shift > 1 else mixed
+            size = tf.reduce_sum(tf.abs(1 - mask), where.axes)
+            rough = tf.zeros_like(size)
+            for axis in range(1, where.rank + 1):
+                rough += tf.reduce_sum(tf.abs(_steps(mask, axis)) ** cost.tv_beta, where.axes)
+            penalty = l1 * size + cost.tv * rough
+        value, slopes = value_and_gradient(problem.score, tuple(points))
+        gradient = tape.gradient([penalty, points[where.leaf]], mask, [tf.ones_like(penalty), slopes[where.leaf]])
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * tf.square(gradient)
+        age = tf.cast(i + 1, mask.dtype)
+        step = first / (1 - 0.9**age) / (tf.sqrt(second / (1 - 0.999**age)) + 1e-8)
+        mask = tf.clip_by_value(mask - rate * step, 0.0, 1.0)
+        return i + 1, mask, first, second, losses.write(i, value + penalty)
+
+    ones = tf.ones(tf.stack([problem.rows, *where.small(x, resolution)]), x.dtype)
+    ones.set_shape([None] * (where.rank + 1) + [1 if where.rank else x.shape[-1]])
+    losses = tf.TensorArray(x.dtype, iterations, element_shape=[None])
+    state = (tf.constant(0), ones, tf.zeros_like(ones), tf.zeros_like(ones), losses)
+    _, mask, _, _, losses = tf.while_loop(lambda i, *_: i < iterations, iterate, state, parallel_iterations=1)
+    return enlarged(mask), {"mask": mask, "losses": tf.transpose(losses.stack())}

@@ -1,0 +1,116 @@
+"""Paths that are no straight line: a walk that the gradient guides, and an image that comes into focus."""
+
+import tensorflow as tf
+
+from tfig.kernels.expectation import total
+from tfig.kernels.gradient import value_and_gradient
+from tfig.network import Leaves
+from tfig.problem import Problem, per_row, row_sum
+
+
+def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Leaves:
+    """Gradient times step, summed along a walk from x' to x that moves where the gradient is small first.
+
+    At each of `steps` the walk is a share of the way (in L1); the `fraction` of coordinates with the smallest
+    |gradient| are moved, and none is farther than `distance` from where the straight line is.
+    """
+    shapes = [tf.shape(leaf) for leaf in problem.x]
+    widths = [tf.reduce_prod(shape[1:]) for shape in shapes]
+
+    def flat(leaves: Leaves) -> tf.Tensor:
+        return tf.concat([tf.reshape(leaf, [shape[0], -1]) for leaf, shape in zip(leaves, shapes, strict=True)], 1)
+
+    def shaped(vector: tf.Tensor) -> Leaves:
+        parts = tf.split(vector, widths, 1) if len(widths) > 1 else [vector]
+        return tuple(
+            tf.ensure_shape(tf.reshape(part, shape), leaf.shape)
+            for part, shape, leaf in zip(parts, shapes, problem.x, strict=True)
+        )
+
+    end, start = flat(problem.x), flat(problem.baseline)
+    length = tf.reduce_sum(tf.abs(end - start), 1)
+    near = 1e-6 * tf.maximum(length, 1e-30)
+    place = tf.cast(fraction * tf.cast(tf.shape(end)[1] - 1, tf.float32), tf.int32)
+
+    def step(i, x, found):
+        _, leaves = value_and_gradient(problem.score, shaped(x))
+        gradient = flat(leaves)
+        alpha = tf.cast(i + 1, x.dtype) / steps
+        low = start + tf.maximum(alpha - distance, 0.0) * (end - start)
+        high = start + tf.minimum(alpha + distance, 1.0) * (end - start)
+        target = length * (1 - alpha)
+
+        def behind(one):
+            """Coordinates that are less far than the lowest allowed; those that have no way to go never are."""
+            return tf.abs(end - one) > tf.abs(end - low)
+
+        def move(going, one, found):
+            caught = tf.where(behind(one) & going[:, tf.newaxis], low, one)
+            missing = tf.reduce_sum(tf.abs(end - caught), 1) - target
+            there = going & (missing <= near)
+            open_ = tf.abs(high - caught) > 0
+            size = tf.where(open_, tf.abs(gradient), float("inf"))
+            limit = tf.gather(tf.sort(size, 1), place, axis=1)[:, tf.newaxis]
+            # Coordinates at their bound rank last; where even the limit is one of them, all that are open move.
+            chosen = open_ & (size <= limit)
+            reach = tf.reduce_sum(tf.where(chosen, tf.abs(high - caught), 0.0), 1)
+            gamma = tf.where(reach > 0, missing / tf.where(reach > 0, reach, 1.0), float("inf"))
+            share = tf.clip_by_value(gamma, 0.0, 1.0)[:, tf.newaxis]
+            moved = tf.where(chosen & (going & ~there)[:, tf.newaxis], caught + share * (high - caught), caught)
+            found += tf.where(going[:, tf.newaxis], (moved - one) * gradient, 0.0)
+            stuck = tf.reduce_sum(tf.cast(chosen, tf.int32), 1) == 0
+            return going & ~there & (gamma > 1) & ~stuck, moved, found
+
+        state = (tf.ones_like(length, tf.bool), x, found)
+        _, x, found = tf.while_loop(lambda going, *_: tf.reduce_any(going), move, state, parallel_iterations=1)
+        return i + 1, x, found
+
+    state = (tf.constant(0), start, tf.zeros_like(start))
+    _, last, found = tf.while_loop(lambda i, *_: i < steps, step, state, parallel_iterations=1)
+    # Rounding leaves the walk a hair short of x.
+    _, leaves = value_and_gradient(problem.score, shaped(last))
+    return shaped(found + (end - last) * flat(leaves))
+
+
+def focus(problem: Problem, steps: int, sigma: float) -> tuple[Leaves, tf.Tensor]:
+    """(gradient times change, summed while x comes into focus, what the sum misses of the score's change [B]).
+
+    The path is x under a Gaussian blur whose deviation falls from `sigma` to 0 in equal steps; the gradient is taken in
+    the middle of each step, the change over all of it.
+    """
+
+    def blurred(leaves: Leaves, deviation: tf.Tensor) -> Leaves:
+        return tuple(_blur(leaf, deviation, sigma) if len(leaf.shape) > 2 else leaf for leaf in leaves)
+
+    def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> Leaves:
+        at = [sigma * (1 - (tf.cast(sample, tf.float32) + part) / steps) for part in (0.0, 0.5, 1.0)]
+        before, middle, after = (blurred(p.x, deviation) for deviation in at)
+        _, gradients = value_and_gradient(p.score, middle)
+        return tuple(g * (b - a) for g, a, b in zip(gradients, before, after, strict=True))
+
+    found = total(problem, steps, problem.x, term)
+    ends = [blurred(problem.x, tf.fill([problem.rows], value)) for value in (sigma, 0.0)]
+    change = problem.score(ends[1]) - problem.score(ends[0])
+    return found, row_sum(found) - change
+
+
+def _blur(x: tf.Tensor, deviation: tf.Tensor, largest: float) -> tf.Tensor:
+    """x [N, ...] under a Gaussian blur along its spatial axes, a deviation for each row [N]; zero beyond the borders."""
+    reach = int(4 * largest + 0.5)
+    letters = "abcdef"[: len(x.shape)]
+    offsets = tf.cast(tf.range(-reach, reach + 1), x.dtype)
+
+    def bell(offset: tf.Tensor) -> tf.Tensor:
+        wide = tf.reshape(tf.cast(deviation, x.dtype), [-1, *[1] * len(offset.shape)])
+        inside = tf.abs(offset) <= tf.floor(4 * wide + 0.5)
+        # A deviation of zero leaves x as it is.
+        height = tf.exp(-tf.square(offset) / tf.maximum(2 * tf.square(wide), 1e-12))
+        return tf.where(inside, height, 0.0)
+
+    area = tf.reduce_sum(bell(offsets), 1)
+    for axis in range(1, len(x.shape) - 1):
+        place = tf.cast(tf.range(tf.shape(x)[axis]), x.dtype)
+        matrix = bell(place[:, tf.newaxis] - place) / per_row(area, tf.zeros([1, 1, 1], x.dtype))
+        here, first = letters[axis], letters[0]
+        x = tf.einsum(f"{letters},{first}z{here}->{letters.replace(here, 'z')}", x, matrix)
+    return x
