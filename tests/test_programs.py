@@ -127,7 +127,7 @@ ORDER = [
     ("program", "explanation"),
     ("view", "arguments"),
     ("api",),
-    ("compare",),
+    ("comparison",),
     ("console",),
     ("serving",),
     ("cli",),

@@ -10,8 +10,8 @@ from tfig import rules as rules
 from tfig.api import Explainer as Explainer
 from tfig.api import explain as explain
 from tfig.api import methods as methods
-from tfig.compare import Comparison as Comparison
-from tfig.compare import compare as compare
+from tfig.comparison import Comparison as Comparison
+from tfig.comparison import compare as compare
 from tfig.explanation import Explanation as Explanation
 from tfig.methods import CAM as CAM
 from tfig.methods import IGOS as IGOS

@@ -6,7 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tfig import api, compare, console, network
+from tfig import api, console, network
+from tfig.comparison import compare
 from tfig.console import CommandError
 from tfig.score import Contrast
 from tfig.serving import commands as serving
@@ -99,7 +100,7 @@ def run_compare(options: argparse.Namespace) -> None:
     x = console.read(options.images, list(network.declared(model).values()), options.scale)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the notes are printed
-        found = compare.compare(
+        found = compare(
             model, x, methods, target=console.class_of("--target", options.target), output=options.output,
             layer=options.layer, baseline=console.baseline_of(options.baseline), seed=options.seed,
         )  # fmt: skip

@@ -122,7 +122,7 @@ def descend(pair: Pair, search: LineSearch, resolution: int, iterations: int) ->
                 tf.clip_by_value(tf.gather(mask, index) - step * tf.gather(way, index), 0.0, 1.0)
                 for mask, way in zip((delete, insert), ways, strict=True)
             ]
-            value = cost(pair.take(index), *trials, i)
+            value = cost(pair.take(index), trials[0], trials[1], i)
             limit = tf.gather(loss, index) - search.armijo * step * tf.gather(slope, index)
             rejected = (value > limit) & (step >= search.minimum)
             found = (rejected, *trials, tf.fill(tf.shape(index), step))

@@ -95,7 +95,7 @@ def focus(problem: Problem, steps: int, sigma: float) -> tuple[Leaves, tf.Tensor
 
 
 def _blur(x: tf.Tensor, deviation: tf.Tensor, largest: float) -> tf.Tensor:
-    """x [N, ...] under a Gaussian blur along its spatial axes, a deviation for each row [N]; zero beyond the borders."""
+    """x [N, ...] under a Gaussian blur along its spatial axes, by each row's deviation [N]; zero beyond borders."""
     reach = int(4 * largest + 0.5)
     letters = "abcdef"[: len(x.shape)]
     offsets = tf.cast(tf.range(-reach, reach + 1), x.dtype)

@@ -115,8 +115,8 @@ class IGOSPlusPlus(_Mask):
     """Two masks, one whose deletion lowers the score and one whose insertion raises it, and their product, by I-GOS.
 
     Descends on l1 mean|1 - P| + tv BTV(P) and the integrated scores del(P) - ins(P) + del(D) - ins(I), P = D I, with
-    the terms' gradients halved; BTV is half roughness of the small mask, half of the enlarged one where x itself is smooth
-    (exp(-d**2 / 0.01)). A step is taken if the noisy integrated loss falls enough. Attributions are 1 - P.
+    the terms' gradients halved; BTV is half roughness of the small mask, half of the enlarged one where x itself is
+    smooth (exp(-d**2 / 0.01)). A step is taken if the noisy integrated loss falls enough. Attributions are 1 - P.
 
     Fields:
         resolution, iterations, steps, l1, tv, tv_beta, noise, initial_step, shrink, armijo, minimum_step: as in `IGOS`.
