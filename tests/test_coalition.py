@@ -1,7 +1,15 @@
-"""Coalitions: golden numbers, literal twins, exact identities."""
+"""Coalitions, walks and comparisons: golden numbers, literal twins, exact identities."""
 
+import itertools
+
+import keras
 import numpy as np
+import pytest
+import tensorflow as tf
 from conftest import error
+from keras import layers as L
+from reference import coalition as literal
+from scipy import ndimage
 
 import tfig
 
@@ -32,3 +40,183 @@ def test_ablation_and_shapley_golden(golden):
     assert np.abs(e.convergence_delta).max() <= 1e-5  # one order telescopes
     e = tfig.explain(model, numbers["x"], tfig.ShapleySampling(samples=2000, segments=segments), **asked(numbers))
     assert error(e.trace["values"], exact) <= 0.05
+
+
+def polynomial(x):
+    """A score with interactions of three and four features, in float64."""
+    x = tf.cast(x, tf.float64)
+    return (x[:, 0] * x[:, 1] + x[:, 2] ** 2 * x[:, 3] - 3 * x[:, 0] * x[:, 1] * x[:, 3] + x[:, 4])[:, tf.newaxis]
+
+
+ROWS = np.random.default_rng(5).normal(size=(3, 5))
+START = np.random.default_rng(6).normal(size=(3, 5))
+
+
+def game(row):
+    def value(present):
+        mixed = np.array([ROWS[row, i] if i in present else START[row, i] for i in range(5)])
+        return float(polynomial(mixed[np.newaxis])[0, 0])
+
+    return value
+
+
+def test_kernel_shap_over_all_coalitions_is_exact_shapley():
+    e = tfig.explain(polynomial, ROWS, "kernel_shap", baseline=START)
+    expected = np.stack([literal.shapley(game(row), 5) for row in range(3)])
+    assert error(e.attributions, expected) <= 1e-4
+    assert np.abs(e.convergence_delta).max() <= 1e-4
+    sampled = tfig.explain(polynomial, ROWS, tfig.KernelSHAP(samples=28), baseline=START)
+    assert np.abs(sampled.convergence_delta).max() <= 1e-4  # constrained, however few
+    orders = tfig.explain(polynomial, ROWS, tfig.ShapleySampling(samples=5000), baseline=START)
+    assert error(orders.attributions, expected) <= 0.05 and np.abs(orders.convergence_delta).max() <= 1e-3
+
+
+def test_occlusion_against_the_literal_twin():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((7, 6, 2)), L.Conv2D(3, 3, activation="tanh"), L.Flatten(), L.Dense(2)])
+    x = np.random.default_rng(0).normal(size=(2, 7, 6, 2)).astype("float32")
+
+    def score(image):
+        return float(model(image[np.newaxis]).numpy()[0, 1])
+
+    for window, stride in ((1, 1), (3, 2), (4, 3)):
+        e = tfig.explain(model, x, tfig.Occlusion(window, stride), target=1, baseline=0.5)
+        expected = [literal.occlusion(score, row, np.full_like(row, 0.5), window, stride) for row in x]
+        assert error(e.attributions[..., 0], np.stack(expected)) <= 1e-4
+    whole = tfig.explain(model, x, tfig.Occlusion(7), target=1, baseline=0.5)
+    difference = (whole.score - whole.baseline_score)[:, None, None, None]
+    np.testing.assert_allclose(whole.attributions, np.broadcast_to(difference, whole.attributions.shape), atol=1e-6)
+
+
+def test_marginal_methods_against_exhaustive_means():
+    references = np.random.default_rng(7).normal(size=(3, 5))
+    dataset = tfig.baselines.Dataset(references)
+    unary = np.zeros((3, 5))
+    for row in range(3):
+        for i in range(5):
+            for other in references:
+                changed = ROWS[row].copy()
+                changed[i] = other[i]
+                unary[row, i] += float(polynomial(ROWS[row : row + 1])[0, 0] - polynomial(changed[None])[0, 0]) / 3
+    for method in (tfig.QII(samples=6000), tfig.PredictionDifference(samples=6000)):
+        assert error(tfig.explain(polynomial, ROWS, method, baseline=dataset).attributions, unary) <= 0.05
+
+    # Shapley-QII: the game whose absent features are drawn each from its own marginal.
+    expected = np.zeros((3, 5))
+    for row in range(3):
+
+        def value(present, row=row):
+            total = 0.0
+            for drawn in itertools.product(range(3), repeat=5):
+                mixed = [ROWS[row, i] if i in present else references[drawn[i], i] for i in range(5)]
+                total += float(_plain(mixed)) / 3**5
+            return total
+
+        cache = {}
+        expected[row] = literal.shapley(lambda s, value=value, cache=cache: cache.setdefault(frozenset(s), value(s)), 5)
+    e = tfig.explain(polynomial, ROWS, tfig.QII("shapley", samples=6000), baseline=dataset)
+    assert error(e.trace["values"], expected) <= 0.1
+
+
+def _plain(x):
+    return x[0] * x[1] + x[2] ** 2 * x[3] - 3 * x[0] * x[1] * x[3] + x[4]
+
+
+def test_lime_of_a_linear_game_is_ridge_regression():
+    weights = np.array([[2.0], [-1.0], [0.5], [3.0]], "float32")
+    x = np.array([[1.0, 2.0, -1.0, 0.5]], "float32")
+    e = tfig.explain(lambda v: tf.matmul(v, weights), x, tfig.LIME(samples=4000, alpha=0.0))
+    np.testing.assert_allclose(e.attributions, x * weights[:, 0], rtol=1e-3, atol=1e-3)
+    shrunk = tfig.explain(lambda v: tf.matmul(v, weights), x, tfig.LIME(samples=4000, alpha=1000.0))
+    assert (np.abs(shrunk.attributions) < np.abs(e.attributions)).all()
+
+
+def test_rise_weighs_masks_by_the_score():
+    """A score that is the mean of one corner: the map is highest there, and its mean is the score's."""
+    x = np.ones((2, 12, 12, 1), "float32")
+    e = tfig.explain(lambda v: tf.reduce_mean(v[:, :4, :4], [1, 2]), x, tfig.RISE(samples=3000, cells=3))
+    inside, outside = e.attributions[:, :3, :3].mean(), e.attributions[:, 6:, 6:].mean()
+    assert inside > 1.3 * outside
+    assert abs(outside - 0.5) < 0.05  # a mask that says nothing of the corner: E F(mask x)
+
+
+def test_guided_ig_against_the_literal_walk():
+    def gradient(point):
+        x0, x1, x2, x3, _ = point
+        return np.array([x1 - 3 * x1 * x3, x0 - 3 * x0 * x3, 2 * x2 * x3, x2**2 - 3 * x0 * x1, 1.0])
+
+    for method in (tfig.GuidedIG(steps=40), tfig.GuidedIG(steps=17, fraction=0.5, max_dist=0.3)):
+        e = tfig.explain(polynomial, ROWS, method, baseline=START)
+        arguments = (method.steps, method.fraction, method.max_dist)
+        expected = [literal.guided_ig(gradient, a, b, *arguments) for a, b in zip(ROWS, START, strict=True)]
+        assert error(e.attributions, np.stack(expected)) <= 1e-3
+    fine = tfig.explain(polynomial, ROWS, tfig.GuidedIG(steps=2000), baseline=START)
+    assert np.abs(fine.convergence_delta).max() <= 0.01 * np.abs(fine.score - fine.baseline_score).max()
+
+
+def test_blur_ig_sums_to_the_change_of_the_score():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((9, 9, 2)), L.Conv2D(3, 3, activation="tanh"), L.Flatten(), L.Dense(2)])
+    x = np.random.default_rng(0).normal(size=(2, 9, 9, 2)).astype("float32")
+    e = tfig.explain(model, x, tfig.BlurIG(steps=400, max_sigma=5), target=1)
+    blurred = np.stack([ndimage.gaussian_filter(row, [5, 5, 0], mode="constant") for row in x])
+    change = (model(x) - model(blurred)).numpy()[:, 1]
+    np.testing.assert_allclose(e.attributions.sum((1, 2, 3)), change, atol=0.02 * np.abs(change).max())
+    np.testing.assert_allclose(e.trace["delta"], e.attributions.sum((1, 2, 3)) - change, atol=1e-4)
+
+
+def test_boundary_ig_is_ig_from_the_boundary():
+    model = keras.Sequential([keras.Input((4,)), L.Dense(3)])
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    found = tfig.explain(model, x, "boundary_ig")
+    same = tfig.explain(model, x, "integrated_gradients", baseline="boundary")
+    np.testing.assert_array_equal(found.attributions, same.attributions)
+
+
+def test_segments_in_every_form():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6, 6, 1)), L.Conv2D(3, 3, activation="relu"), L.Flatten(), L.Dense(2)])
+    x = np.random.default_rng(0).normal(size=(3, 6, 6, 1)).astype("float32")
+    halves = np.repeat([0, 1], 18).reshape(6, 6)
+    by_map = tfig.explain(model, x, tfig.FeatureAblation(segments=halves))
+    by_function = tfig.explain(model, x, tfig.FeatureAblation(segments=lambda image: halves + 7), batch_size=2)
+    np.testing.assert_allclose(by_map.attributions, by_function.attributions, atol=1e-6)
+    grid = np.add.outer(np.arange(6) // 3 * 2, np.arange(6) // 3)
+    np.testing.assert_allclose(
+        tfig.explain(model, x, tfig.FeatureAblation(segments=2)).attributions,
+        tfig.explain(model, x, tfig.FeatureAblation(segments=grid)).attributions,
+        atol=1e-6,
+    )
+    for segments, said in (
+        (np.zeros((3, 3), int), "the positions are"),
+        (np.full((6, 6), 0.5), "must count from 0"),
+        (0, "segments is 0"),
+        (lambda image: image, "map of whole numbers"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            tfig.explain(model, x, tfig.FeatureAblation(segments=segments))
+    with pytest.raises(ValueError, match="calls a Python function"):
+        tfig.export(model, "nowhere", {"a": tfig.KernelSHAP(segments=lambda image: halves)})
+    with pytest.raises(ValueError, match="leave gaps"):
+        tfig.Occlusion(window=2, strides=3)
+
+
+def test_compare_asks_the_same_question_of_many(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6, 6, 1)), L.Conv2D(3, 3, activation="relu"), L.Flatten(), L.Dense(2)])
+    x = np.random.default_rng(0).uniform(size=(2, 6, 6, 1)).astype("float32")
+    found = tfig.compare(model, x, ["gradient", tfig.Occlusion(2), "cam"], target=1)
+    assert list(found.explanations) == ["gradient", "occlusion"] and "here follow" in found.refused["cam"]
+    expected = tfig.explain(model, x, "gradient", target=1)
+    np.testing.assert_array_equal(found["gradient"].attributions, expected.attributions)
+    figure = found.plot(tmp_path / "grid.png")
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles.count("gradient") == titles.count("occlusion") == 2 and (tmp_path / "grid.png").exists()
+    named = tfig.compare(model, x, {"a": "gradient", "b": tfig.SmoothGrad(samples=2)})
+    assert list(named.explanations) == ["a", "b"]
+    with pytest.raises(ValueError, match="did you mean"):
+        tfig.compare(model, x, ["gradiant"])
+    with pytest.raises(ValueError, match="methods is empty"):
+        tfig.compare(model, x, [])
+    with pytest.raises(ValueError, match="no method answered"):
+        tfig.compare(model, x, ["cam"])

@@ -1,12 +1,16 @@
 """Relevance and differences passed back by rules: golden numbers, literal twins, exact identities."""
 
+import itertools
 import weakref
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import zoo
 from conftest import error, golden_model
 from keras import layers as L
+from reference import deeplift, lrp
 
 import tfig
 from tfig import rules
@@ -75,3 +79,249 @@ def test_deeplift_sums_to_the_difference(golden, rule, output):
     e = tfig.explain(model, numbers["x"], tfig.DeepLIFT(rule), output=output, baseline=numbers["baseline"])
     difference = np.abs(e.score - e.baseline_score)
     assert (np.abs(e.convergence_delta) <= 1e-4 * np.maximum(difference, 0.01)).all()
+
+
+def mlp(bias=True, sizes=(5, 6, 4, 3), seed=0):
+    """A network of dense ReLU layers, and its weights as arrays."""
+    rng = np.random.default_rng(seed)
+    model = keras.Sequential([keras.Input((sizes[0],))])
+    arrays = []
+    for i, (a, b) in enumerate(itertools.pairwise(sizes)):
+        model.add(L.Dense(b, activation="relu" if i < len(sizes) - 2 else None, name=f"dense{i}"))
+        arrays.append((rng.normal(size=(a, b)), rng.normal(size=b) * bias))
+    model.set_weights([part.astype("float32") for pair in arrays for part in pair])
+    return model, arrays, rng.normal(size=(4, sizes[0])).astype("float32")
+
+
+TWINS = {
+    "epsilon": (rules.Epsilon(0.25), ("epsilon", 0.25)),
+    "gamma": (rules.Gamma(0.5), ("gamma", 0.5)),
+    "alpha_beta": (rules.AlphaBeta(2, 1), ("alpha_beta", 2, 1)),
+    "z_plus": (rules.ZPlus(), ("alpha_beta", 1, 0)),
+    "w_square": (rules.WSquare(), ("w_square",)),
+    "flat": (rules.Flat(), ("flat",)),
+    "z_box": (rules.ZBox(-3, 3), ("z_box", -3, 3)),
+}
+
+
+@pytest.mark.parametrize("first", TWINS)
+def test_lrp_against_the_literal_twin(first):
+    model, arrays, x = mlp()
+    rule, literal = TWINS[first]
+    inner, inner_literal = TWINS["gamma" if first == "epsilon" else "epsilon"]
+    e = tfig.explain(model, x, tfig.LRP({"dense0": rule, L.Dense: inner}), target=1)
+    twin = [lrp.relevance(row, arrays, 1, [literal, inner_literal, inner_literal]) for row in x]
+    assert error(e.attributions, np.stack(twin)) <= 1e-4
+
+
+def test_deep_taylor_against_the_literal_twin():
+    model, arrays, x = mlp(bias=False)
+    for method, first in ((tfig.DeepTaylor(), ("w_square",)), (tfig.DeepTaylor(-3, 3), ("z_box", -3, 3))):
+        e = tfig.explain(model, x, method)
+        plus = ("alpha_beta", 1, 0)
+        assert (e.score > 0).sum() >= 2
+        twin = [lrp.relevance(row, arrays, c, [first, plus, plus]) for row, c in zip(x, e.target, strict=True)]
+        twin = np.stack(twin) * (e.score > 0)[:, None]  # relevance starts with max(F, 0)
+        assert error(e.attributions, twin) <= 1e-4 and (e.attributions >= 0).all()
+
+
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+def test_deeplift_against_the_literal_twin(rule):
+    model, arrays, x = mlp()
+    x0 = np.random.default_rng(3).normal(size=x.shape).astype("float32")
+    e = tfig.explain(model, x, tfig.DeepLIFT(rule), target=1, baseline=x0)
+    twin = [deeplift.contributions(a, b, arrays, 1, rule == "reveal_cancel") for a, b in zip(x, x0, strict=True)]
+    assert error(e.attributions, np.stack(twin)) <= 1e-4
+
+
+def every_layer_kind():
+    """Bias-free networks of one kind of linear layer each, ReLUs given as argument, layer and operation."""
+    image = keras.Input((8, 8, 3))
+    wide = {"use_bias": False, "padding": "same"}
+    h = L.Conv2D(4, 3, strides=2, activation="relu", **wide)(image)
+    h = L.ReLU()(L.DepthwiseConv2D(3, depth_multiplier=2, **wide)(h))
+    h = keras.ops.relu(L.SeparableConv2D(6, 3, **wide)(h))
+    h = L.ZeroPadding2D(1)(L.Dropout(0.3)(h))
+    h = L.Activation("relu")(L.Conv2DTranspose(5, 3, strides=2, **wide)(h))
+    h = L.Concatenate()([h, L.UpSampling2D(2)(L.AveragePooling2D(2)(h))])
+    h = L.MaxPooling2D(2)(h)
+    h = L.Add()([h, L.Conv2D(10, 1, activation="relu", use_bias=False)(h)])
+    h = h + L.Conv2D(10, 3, dilation_rate=2, groups=2, **wide)(h)
+    h = L.Reshape((-1, 10))(keras.ops.relu(h))
+    h = L.Dense(6, activation="relu", use_bias=False)(h)
+    h = L.EinsumDense("abc,cd->abd", output_shape=(None, 7), activation="relu")(h)
+    h = L.Conv1D(6, 3, padding="causal", use_bias=False, activation="relu")(h)
+    yield keras.Model(image, L.Dense(3, use_bias=False)(L.GlobalAveragePooling1D()(h))), zoo.images()
+    volume = keras.Input((4, 6, 6, 2))
+    h = L.Conv3D(3, 2, use_bias=False, activation="relu")(volume)
+    h = L.Conv3DTranspose(3, 2, use_bias=False, activation="relu")(h)
+    h = L.Average()([h, h])
+    h = L.Flatten()(L.MaxPooling3D(2)(h))
+    yield keras.Model(volume, L.Dense(3, use_bias=False)(h)), np.random.default_rng(0).normal(size=(3, 4, 6, 6, 2))
+    steps = keras.Input((8, 3))
+    h = L.Conv1DTranspose(4, 3, use_bias=False, activation="relu")(steps)
+    h = L.SeparableConv1D(5, 3, use_bias=False, activation="relu")(L.Permute((1, 2))(h))
+    h = L.DepthwiseConv1D(2, use_bias=False, activation="relu")(L.Cropping1D(1)(h))
+    h = L.GlobalMaxPooling1D()(L.AveragePooling1D(2)(h))
+    yield keras.Model(steps, L.Dense(3, use_bias=False)(h)), np.random.default_rng(0).normal(size=(3, 8, 3))
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_lrp_0_without_bias_is_gradient_times_input(which):
+    keras.utils.set_random_seed(0)
+    model, x = list(every_layer_kind())[which]
+    x = 1000 * x  # without biases everything scales, and 1e-6 in denominators counts for nothing
+    e = tfig.explain(model, x, tfig.LRP(rules.Epsilon(0.0)), target=1)
+    expected = tfig.explain(model, x, "gradient_x_input", target=1)
+    assert error(e.attributions, expected.attributions) <= 1e-4
+    # z+ loses what reaches a unit that nothing raises: between the stages of a separable convolution there are such.
+    for composite in ("epsilon_plus", "epsilon_plus_flat") if which == 1 else ():
+        total = tfig.explain(model, x, tfig.LRP(composite), target=1)
+        axes = tuple(range(1, x.ndim))
+        np.testing.assert_allclose(total.attributions.sum(axes), total.score, rtol=1e-2, atol=1e-4)
+
+
+def test_relevance_is_conserved_layer_by_layer():
+    model, _, x = mlp(bias=False)
+    for rule in (rules.Epsilon(1e-9), rules.ZPlus(), rules.AlphaBeta(2, 1), rules.Gamma(0.3)):
+        for layer in (None, "dense0", "dense1"):
+            e = tfig.explain(model, x, tfig.LRP(rule), target=1, layer=layer)
+            # z+ and alpha-beta lose what reaches a unit that nothing raises.
+            if not isinstance(rule, (rules.ZPlus, rules.AlphaBeta)):
+                np.testing.assert_allclose(e.attributions.sum(1), e.score, rtol=1e-3, atol=1e-5)
+    e = tfig.explain(model, np.abs(x), tfig.LRP(rules.Flat()), target=1)
+    np.testing.assert_allclose(e.attributions, np.broadcast_to(e.score[:, None] / 5, (4, 5)), rtol=1e-4, atol=1e-6)
+
+
+def folded(model):
+    """The network without batch normalisation: scale and shift in the kernels."""
+    conv, norm, dense = (model.get_layer(name) for name in ("conv", "norm", "dense"))
+    kernel, bias = conv.get_weights()
+    gamma, beta, mean, variance = norm.get_weights()
+    scale = gamma / np.sqrt(variance + norm.epsilon)
+    bare = keras.Sequential([
+        keras.Input((6, 6, 2)), L.Conv2D(4, 3, name="conv"), L.ReLU(), L.Flatten(), L.Dense(3, name="dense"),
+    ])  # fmt: skip
+    bare.get_layer("conv").set_weights([kernel * scale, (bias - mean) * scale + beta])
+    bare.get_layer("dense").set_weights(dense.get_weights())
+    return bare
+
+
+@pytest.mark.parametrize("composite", ["epsilon", "epsilon_plus", "alpha2_beta1", "epsilon_gamma_box"])
+def test_batch_normalisation_is_folded(composite):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([
+        keras.Input((6, 6, 2)), L.Conv2D(4, 3, name="conv"), L.BatchNormalization(name="norm"), L.ReLU(), L.Flatten(),
+        L.Dense(3, name="dense"),
+    ])  # fmt: skip
+    rng = np.random.default_rng(1)
+    for variable in model.get_layer("norm").variables:
+        variable.assign(rng.uniform(0.5, 2, variable.shape))
+    x = rng.normal(size=(3, 6, 6, 2)).astype("float32")
+    e, plain = (tfig.explain(one, x, tfig.LRP(composite), target=1) for one in (model, folded(model)))
+    assert error(e.attributions, plain.attributions) <= 1e-4
+    # A scaling before a layer belongs to its inputs.
+    before = keras.Sequential([keras.Input((5,)), L.Rescaling(2.0, offset=-1.0), L.Dense(3, name="dense")])
+    w, b = rng.normal(size=(5, 3)).astype("float32"), rng.normal(size=3).astype("float32")
+    before.set_weights([w, b])
+    x = rng.normal(size=(3, 5)).astype("float32")
+    e = tfig.explain(before, x, tfig.LRP(rules.Epsilon(0.1)), target=1)
+    shift = -w.sum(0)
+    z = (2 * x) @ w + shift + b
+    expected = 2 * x * w[:, 1] / (z[:, 1:2] + 0.1 * np.sign(z[:, 1:2])) * z[:, 1:2]
+    assert error(e.attributions, expected) <= 1e-4
+
+
+def test_reveal_cancel_shares_a_minimum():
+    """min(x1, x2) = x1 - relu(x1 - x2): half of it each, where rescale gives all to one."""
+    x = keras.Input((2,))
+    h = L.Dense(1, activation="relu", use_bias=False, name="difference")(x)
+    model = keras.Model(x, L.Dense(1, use_bias=False, name="rest")(L.Concatenate()([x, h])))
+    model.get_layer("difference").set_weights([np.array([[1.0], [-1.0]])])
+    model.get_layer("rest").set_weights([np.array([[1.0], [0.0], [-1.0]])])
+    points = np.array([[3.0, 2.0], [1.0, 5.0], [4.0, 4.0]], "float32")
+    e = tfig.explain(model, points, tfig.DeepLIFT("reveal_cancel"))
+    lowest = points.min(1)
+    np.testing.assert_allclose(e.score, lowest)
+    np.testing.assert_allclose(e.attributions, np.stack([lowest / 2, lowest / 2], 1), atol=1e-6)
+    rescaled = tfig.explain(model, points[:1], "deeplift").attributions
+    np.testing.assert_allclose(rescaled, [[0.0, 2.0]], atol=1e-6)
+
+
+def test_rectified_against_the_literal_twin():
+    model, arrays, x = mlp()
+    (w0, b0), (w1, b1), (w2, _) = arrays
+    for name, mask in (("guided_backprop", True), ("deconvnet", False)):
+        z0 = x @ w0 + b0
+        z1 = np.maximum(z0, 0) @ w1 + b1
+        above = np.maximum(np.broadcast_to(w2[:, 1], z1.shape), 0) * ((z1 > 0) if mask else 1)
+        above = np.maximum(above @ w1.T, 0) * ((z0 > 0) if mask else 1)
+        assert error(tfig.explain(model, x, name, target=1).attributions, above @ w0.T) <= 1e-5
+
+
+def test_contrasts_and_callables_start_at_what_they_read():
+    model, _, x = mlp(bias=False)
+    asked = tfig.LRP(rules.Epsilon(1e-9))
+    parts = [tfig.explain(model, x, asked, target=unit).attributions for unit in (0, 1)]
+    e = tfig.explain(model, x, asked, target=tfig.Contrast(0, 1))
+    assert error(e.attributions, parts[0] - parts[1]) <= 1e-4
+    e = tfig.explain(model, x, asked, target=lambda y: y[:, 0] - y[:, 1])
+    assert error(e.attributions, parts[0] - parts[1]) <= 1e-4
+    with pytest.raises(ValueError, match="no callable target"):
+        tfig.explain(model, x, "deeplift", target=lambda y: y[:, 0])
+
+
+class Gated(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = L.Dense(4), L.Dense(2)
+
+    def call(self, x):
+        h = self.first(x)
+        return self.last(keras.ops.relu(h) + h * tf.sigmoid(h))
+
+
+@pytest.mark.parametrize("method", ["lrp", "deep_taylor", "deeplift"])
+def test_what_has_no_rule_is_named(method):
+    gated = Gated()
+    x = zoo.table()
+    gated(x)
+    with pytest.raises(ValueError, match=r"no rule for (Relu|Sigmoid).*outside any layer"):
+        tfig.explain(gated, x, method)
+    with pytest.raises(ValueError, match=r"no rule for .*LayerNormalization"):
+        tfig.explain(zoo.build("smooth"), x, method)
+    product = keras.Input((5,))
+    h = L.Dense(4)(product)
+    with pytest.raises(ValueError, match=r"no rule for .*Multiply"):
+        tfig.explain(keras.Model(product, L.Dense(2)(L.Multiply()([h, h]))), x, method)
+    with pytest.raises(ValueError, match="needs a Keras model"):
+        tfig.explain(lambda x: x * 2, x, method)
+    # Behind it, there is nothing without a rule.
+    assert tfig.explain(zoo.build("smooth"), x, method, layer="conv").attributions.shape == (3, 8)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: tfig.LRP("epsilon_minus"), "rules is 'epsilon_minus'"),
+        (lambda: tfig.LRP({3: rules.Flat()}), "layer names or classes"),
+        (lambda: tfig.LRP(3), "rules is 3"),
+        (lambda: tfig.LRP(start="zero"), "start is 'zero'"),
+        (lambda: rules.AlphaBeta(2, 2), "alpha - beta must be 1"),
+        (lambda: tfig.DeepTaylor(low=0), "give both"),
+        (lambda: tfig.DeepLIFT("linear"), "rule is 'linear'"),
+    ],
+)
+def test_hyper_parameters_that_cannot_be(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def test_channels_first_and_shared_layers():
+    keras.utils.set_random_seed(0)
+    dense = L.Dense(5, activation="relu", use_bias=False)
+    x = keras.Input((5,))
+    model = keras.Model(x, L.Dense(2, use_bias=False)(dense(dense(x))))
+    rows = zoo.table()
+    e = tfig.explain(model, rows, tfig.LRP(rules.Epsilon(0.0)), target=1)
+    assert error(e.attributions, tfig.explain(model, rows, "gradient_x_input", target=1).attributions) <= 1e-4

@@ -32,8 +32,10 @@ class Features:
     def spread(self, values: tf.Tensor, like: Leaves) -> Leaves:
         """Values [N, M] at every position of their feature, in the shapes of `like`."""
         row = tf.range(tf.shape(values)[0])
-        return tuple(_to(leaf, tf.gather(values, full(index, values), batch_dims=1))
-                     for index, leaf in zip(self.of(row), like, strict=True))  # fmt: skip
+        return tuple(
+            tf.cast(_to(leaf, tf.gather(values, full(index, values), batch_dims=1)), leaf.dtype)
+            for index, leaf in zip(self.of(row), like, strict=True)
+        )
 
     def sizes(self) -> tf.Tensor:
         """How many positions each feature has, [B or 1, M]."""
@@ -215,11 +217,11 @@ def windows(problem: Problem, window: tuple[int, ...], strides: tuple[int, ...])
                 mask = mask * tf.reshape(tf.cast(inside, tf.float32), shape)
             return _to(leaf, mask)
 
-        def term(p: Problem, sample: tf.Tensor, row: tf.Tensor, which=which, covered=covered):
-            inside = covered(sample)
+        def term(p: Problem, sample: tf.Tensor, row: tf.Tensor, which=which, covered=covered, blank=blank):
+            inside = tf.cast(covered(sample), blank.dtype)
             masks = tuple(1 - inside if i == which else tf.ones_like(one[..., :1]) for i, one in enumerate(p.x))
             difference = tf.gather(clean, row) - p.score(blend(p, masks))
-            return per_row(tf.cast(difference, tf.float32), inside) * inside, inside
+            return per_row(difference, inside) * inside, inside
 
         sums, covers = total(problem, tf.reduce_prod(tf.stack(counts)), (blank, blank), term)
         total_maps.append(sums / covers)

@@ -415,7 +415,8 @@ class RISE(Method):
                 )
                 for i, leaf in enumerate(p.x)
             )
-            value = tf.cast(p.score(coalition.blend(p, masks)), tf.float32)
+            masks = tuple(tf.cast(mask, leaf.dtype) for mask, leaf in zip(masks, p.x, strict=True))
+            value = p.score(coalition.blend(p, masks))
             return tuple(per_row(value, mask) * mask / (self.samples * self.probability) for mask in masks)
 
         blank = tuple(tf.zeros_like(leaf) for leaf in coalition.like(problem.x))

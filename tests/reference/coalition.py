@@ -1,0 +1,67 @@
+"""Coalition methods on one row, element by element, as the papers write them."""
+
+import itertools
+import math
+
+import numpy as np
+
+
+def shapley(value, count):
+    """Exact Shapley values of a game value(set of players)."""
+    found = np.zeros(count)
+    for i in range(count):
+        others = [j for j in range(count) if j != i]
+        for size in range(count):
+            weight = math.factorial(size) * math.factorial(count - size - 1) / math.factorial(count)
+            for chosen in itertools.combinations(others, size):
+                found[i] += weight * (value({*chosen, i}) - value(set(chosen)))
+    return found
+
+
+def occlusion(score, x, baseline, window, stride):
+    """Mean score difference of the windows that cover each position of an image [H, W, C]."""
+    height, width, _ = x.shape
+    sums, counts = np.zeros((height, width)), np.zeros((height, width))
+    for top in range(math.ceil(max(height - window, 0) / stride) + 1):
+        for left in range(math.ceil(max(width - window, 0) / stride) + 1):
+            rows = slice(top * stride, min(top * stride + window, height))
+            columns = slice(left * stride, min(left * stride + window, width))
+            blocked = x.copy()
+            blocked[rows, columns] = baseline[rows, columns]
+            sums[rows, columns] += score(x) - score(blocked)
+            counts[rows, columns] += 1
+    return sums / counts
+
+
+def guided_ig(gradient, x, baseline, steps, fraction, distance):
+    """Guided integrated gradients of one row [F]: a literal walk."""
+    at, attribution = baseline.astype("float64").copy(), np.zeros(len(x))
+    total = np.abs(x - baseline).sum()
+    for step in range(steps):
+        actual = gradient(at)
+        grad = actual.copy()
+        alpha = (step + 1) / steps
+        low = baseline + max(alpha - distance, 0) * (x - baseline)
+        high = baseline + min(alpha + distance, 1) * (x - baseline)
+        target, gamma = total * (1 - alpha), math.inf
+        while gamma > 1:
+            old = at.copy()
+            late = np.abs(x - at) > np.abs(x - low)
+            at[late] = low[late]
+            current = np.abs(at - x).sum()
+            if math.isclose(target, current, rel_tol=1e-9, abs_tol=1e-9):
+                attribution += (at - old) * actual
+                break
+            grad[at == high] = math.inf
+            limit = np.quantile(np.abs(grad), fraction, method="lower")
+            chosen = (np.abs(grad) <= limit) & (grad != math.inf)
+            reach = (np.abs(at - high) * chosen).sum()
+            gamma = (current - target) / reach if reach > 0 else math.inf
+            if gamma > 1:
+                at[chosen] = high[chosen]
+            else:
+                at[chosen] = (at + gamma * (high - at))[chosen]
+            attribution += (at - old) * actual
+            if not chosen.any():
+                break
+    return attribution
