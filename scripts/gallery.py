@@ -1,0 +1,44 @@
+"""Explain two handwritten digits by every method, in one labelled picture: the one docs/methods.md shows.
+
+Usage: gallery.py [PNG]   (by default docs/methods.png)
+"""
+
+import sys
+
+import digits
+import numpy as np
+
+import tfig
+
+# Masks and random masks are weighed against a score between 0 and 1; the others explain the logit.
+BY_PROBABILITY = {
+    "rise": tfig.RISE(samples=4000),
+    "igos": tfig.IGOS(resolution=8, tv=20 * (8 / 28) ** 2),
+    "igos_plus_plus": tfig.IGOSPlusPlus(resolution=8, tv=20 * (8 / 28) ** 2),
+    "meaningful_perturbation": tfig.MeaningfulPerturbation(resolution=8),
+}
+NEED_REFERENCES = ("expected_gradients", "deepshap", "prediction_difference", "qii")
+AT_A_LAYER = ("conductance", "internal_influence", "cam")
+
+
+def main() -> None:
+    """Train, explain, draw."""
+    model = digits.train()
+    train, _, x, y = digits.load()
+    rows = np.array([int(np.flatnonzero(y == digit)[0]) for digit in (4, 9)])
+    references = tfig.baselines.Dataset(train[:16])
+    found = {}
+    for name in tfig.methods():
+        if name in AT_A_LAYER:  # of units, not of pixels; and cam needs another network
+            continue
+        method = BY_PROBABILITY.get(name, name)
+        output = "probabilities" if name in BY_PROBABILITY else "logits"
+        baseline = references if name in NEED_REFERENCES else None
+        found[name] = tfig.explain(model, x[rows], method, output=output, baseline=baseline)
+        print(f"{name}: {found[name]!r}")
+    figure = tfig.Comparison(found, {}).plot(sys.argv[1] if len(sys.argv) > 1 else "docs/methods.png")
+    print(f"{len(found)} methods, {len(figure.axes)} panels")
+
+
+if __name__ == "__main__":
+    main()
