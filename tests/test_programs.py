@@ -55,6 +55,8 @@ MORE = [
 REFUSED = {"lrp", "deep_taylor", "deeplift", "deepshap", "guided_backprop", "deconvnet", "cam", "score_cam",
            "guided_grad_cam"}  # fmt: skip
 
+BRINGING = ("gradient", "integrated_gradients", "lrp", "deeplift", "kernel_shap")
+
 # Ops without a kernel on any device by nature: they mark edges of a function or are resolved before placement.
 NOT_NUMERIC = {"Placeholder", "NoOp"}
 
@@ -82,7 +84,8 @@ def has_gpu_kernel(node):
 @pytest.mark.parametrize("name", ["sequential", "skips", "two_inputs", "normalised", "attention", "half", "recurrent"])
 def test_every_numeric_op_has_a_gpu_kernel(name):
     case, model = zoo.ZOO[name], zoo.build(name)
-    for key, method in METHODS.items():
+    # What a method adds is the same for every model; what a model brings is in any gradient of it.
+    for key, method in METHODS.items() if name == "sequential" else [(key, METHODS[key]) for key in BRINGING]:
         arguments = {} if name != "sequential" else ASKED.get(key, {})
         if method.needs_layer:
             arguments = {"layer": case.layer}
@@ -91,7 +94,7 @@ def test_every_numeric_op_has_a_gpu_kernel(name):
             arguments = {"baseline": tfig.baselines.Dataset(references)}
         with contextlib.suppress(ValueError) if key in REFUSED else contextlib.nullcontext():
             tfig.explain(model, case.x, method, **arguments)
-    assert len(compiled_programs(model)) >= 20
+    assert len(compiled_programs(model)) >= (30 if name == "sequential" else 3)
     if name == "sequential":
         for method, arguments in MORE:
             tfig.explain(model, case.x, method, **arguments)
