@@ -73,3 +73,8 @@ def reached(graph: Any) -> Iterator[tuple[str, Any]]:
                         node.attr["_XlaMustCompile"].b = True
                         yield name, node
                     waiting.append((callee, list(function.node_def)))
+
+
+def overridden(graph: Any) -> bool:
+    """Whether the gradient of some operation is overridden in a graph."""
+    return any(node.attr["_gradient_op_type"].s for _, node in reached(graph))

@@ -97,7 +97,10 @@ def export(
     hidden = directory / f".{uuid.uuid4().hex}"
     try:
         hidden.mkdir(parents=True)
-        tf.saved_model.save(module, os.fspath(hidden), signatures)
+        # Gradients that a method overrides cannot be saved as functions of their own.
+        overridden = any(audit.overridden(one.posed.program.run.graph.as_graph_def()) for one in served.values())
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=not overridden)
+        tf.saved_model.save(module, os.fspath(hidden), signatures, options)
         audit.check(hidden)
         (hidden / protocol.DESCRIPTION).parent.mkdir(exist_ok=True)
         (hidden / protocol.DESCRIPTION).write_text(json.dumps(_described(source, served), indent=1) + "\n")

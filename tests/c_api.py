@@ -30,7 +30,7 @@ class Loaded:
     """A SavedModel folder, loaded through the C API."""
 
     def __init__(self, folder):
-        self.lib = library()
+        self.lib, self.folder = library(), folder
         model = SavedModel.FromString((pathlib.Path(folder) / "saved_model.pb").read_bytes())
         self.signatures = model.meta_graphs[0].signature_def
         self.graph, self.status = self.call("TF_NewGraph", P)(), self.call("TF_NewStatus", P)()

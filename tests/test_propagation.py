@@ -325,3 +325,95 @@ def test_channels_first_and_shared_layers():
     rows = zoo.table()
     e = tfig.explain(model, rows, tfig.LRP(rules.Epsilon(0.0)), target=1)
     assert error(e.attributions, tfig.explain(model, rows, "gradient_x_input", target=1).attributions) <= 1e-4
+
+
+# Taylor interactions (Deng et al., Unifying Fourteen Post-Hoc Attribution Methods With Taylor Interactions, 2024): of
+# each effect of the expansion at the baseline (a monomial of x - x'), who is given what? (1) nothing of the expansion
+# is left out, (2) nothing goes to a variable that is not in it, (3) all of it is given out, once.
+
+VARIABLES = 4
+BY_SCORE = {
+    "gradient_x_input": tfig.GradientXInput(),
+    "occlusion": tfig.Occlusion(),
+    "occlusion_patch": tfig.Occlusion(window=2),
+    "prediction_difference": tfig.PredictionDifference(samples=1),
+    "integrated_gradients": tfig.IntegratedGradients(steps=16, rule="gauss_legendre"),
+    "expected_gradients": tfig.ExpectedGradients(samples=4096),
+    "shapley": tfig.KernelSHAP(),
+}
+
+
+def monomials():
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 3, 4):
+        for _ in range(3):
+            powers = np.zeros(VARIABLES, int)
+            powers[rng.choice(VARIABLES, size, replace=False)] = rng.integers(1, 4, size)
+            yield tuple(powers)
+
+
+def derived_marks(method):
+    """(principle 1, 2, 3) as random monomials show them, at the baseline 0."""
+    x = np.random.default_rng(1).uniform(0.5, 1.5, (2, VARIABLES))
+    zeros = np.zeros((1, VARIABLES))
+    takes = method.default_baseline == "dataset"
+    bound = 0.02 if method.stochastic else 1e-5
+    covered = unrelated = complete = True
+    for powers in monomials():
+
+        def score(v, powers=powers):
+            return tf.reduce_prod(v ** tf.constant(powers, v.dtype), 1)[:, tf.newaxis]
+
+        given = tfig.explain(score, x, method, baseline=tfig.baselines.Dataset(zeros) if takes else None).attributions
+        value = np.prod(x ** np.array(powers), 1)
+        outside = np.array(powers) == 0
+        unrelated &= bool(np.abs(given[:, outside]).max(initial=0) <= bound)
+        complete &= bool(np.abs(given.sum(1) - value).max() <= bound * np.abs(value).max())
+        covered &= bool(np.abs(given).max() > 1e-9)
+    return covered, unrelated, complete
+
+
+@pytest.mark.parametrize("name", BY_SCORE)
+def test_taylor_principles_of_methods_that_see_scores(name):
+    method = BY_SCORE[name]
+    covered, unrelated, complete = derived_marks(method)
+    marks = tfig.methods()["occlusion" if name == "occlusion_patch" else method.name].principles
+    if name == "occlusion_patch":
+        assert (covered, unrelated, complete) == (True, False, False)
+    elif name == "gradient_x_input":
+        # It reads the slope at x: each monomial is given out as often as its degree, none left at zero.
+        assert (unrelated, complete) == (True, False) and marks == "2"
+    else:
+        shown = "".join(number for number, held in zip("123", (covered, unrelated, complete), strict=True) if held)
+        assert shown == marks
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("deeplift", tfig.DeepLIFT()), ("deeplift", tfig.DeepLIFT("reveal_cancel")), ("deepshap", tfig.DeepSHAP()),
+     ("lrp", tfig.LRP(rules.Epsilon(1e-9))), ("lrp", tfig.LRP(rules.AlphaBeta(2, 1))), ("deep_taylor", tfig.DeepTaylor())],
+)  # fmt: skip
+def test_taylor_principles_of_rules(name, method):
+    """On a unit without bias, at the baseline 0: does what one input adds alone go to another?"""
+    model = keras.Sequential([keras.Input((2,)), L.Dense(1, activation="relu"), L.Dense(1, use_bias=False)])
+    model.set_weights([np.array([[1.0], [-1.0]]), np.zeros(1), np.ones((1, 1))])
+    x = np.array([[2.0, 1.0], [2.0, 0.5]], "float32")  # the second input alone lowers the unit
+    baseline = tfig.baselines.Dataset(np.zeros((1, 2), "float32")) if name == "deepshap" else None
+    e = tfig.explain(model, x, method, baseline=baseline)
+    if name in ("deeplift", "deepshap") or method == tfig.LRP(rules.Epsilon(1e-9)):
+        np.testing.assert_allclose(e.attributions.sum(1), e.score, rtol=1e-5)  # all of it, once
+        if method != tfig.DeepLIFT("reveal_cancel"):
+            np.testing.assert_allclose(e.attributions, x * [[1, -1]], rtol=1e-5)  # each its own
+    else:
+        # The first input, the same in both rows, is given what the second does on its own.
+        assert abs(e.attributions[0, 0] - e.attributions[1, 0]) > 0.1
+    marks = tfig.methods()[name].principles
+    assert marks == {"lrp": "23", "deep_taylor": "13"}.get(name, "123")
+
+
+def test_a_bias_takes_what_lrp_gives():
+    """Which is why LRP-epsilon does not keep the first principle."""
+    model = keras.Sequential([keras.Input((2,)), L.Dense(1)])
+    model.set_weights([np.ones((2, 1)), np.array([5.0])])
+    e = tfig.explain(model, np.ones((1, 2), "float32"), tfig.LRP("epsilon"))
+    assert abs(e.attributions.sum() - (e.score[0] - 5.0)) < 1e-4 < e.score[0]

@@ -123,3 +123,30 @@ def test_serving_default_answers_as_the_models_own_export(case, tmp_path):
         np.testing.assert_array_equal(found[name], value)
     np.testing.assert_array_equal(case.client.predict(wire), next(iter(expected.values())))
     own.close()
+
+
+def test_every_family_of_methods_is_served(tmp_path):
+    """One of each kernel, through the session TensorFlow Serving uses; the others differ in a line or two."""
+    zoo.ZOO.setdefault("batch_normalised", zoo.Case(batch_normalised, zoo.images(), layer="conv"))
+    model, x = zoo.build("batch_normalised"), zoo.images()
+    references = tfig.baselines.Dataset(x[:2])
+    asked = {
+        "lrp": tfig.LRP("alpha2_beta1"), "deeplift": tfig.DeepLIFT("reveal_cancel"), "deepshap": tfig.DeepSHAP(),
+        "guided": tfig.GuidedBackprop(), "cam": tfig.GradCAM(), "score_cam": tfig.ScoreCAM(),
+        "occlusion": tfig.Occlusion(4, 2), "kernel": tfig.KernelSHAP(samples=30, segments=3),
+        "orders": tfig.ShapleySampling(samples=3, segments=2), "qii": tfig.QII("shapley", 3, segments=2),
+        "rise": tfig.RISE(samples=16, cells=3), "guided_ig": tfig.GuidedIG(steps=8), "blur_ig": tfig.BlurIG(8, 3),
+        "pair": tfig.IGOSPlusPlus(resolution=4, iterations=2, steps=2),
+        "perturbation": tfig.MeaningfulPerturbation(resolution=4, iterations=3, blur=1),
+    }  # fmt: skip
+    explainers = {
+        name: tfig.Explainer(model, method, baseline=references if method.default_baseline == "dataset" else None)
+        for name, method in asked.items()
+    }
+    loaded = Loaded(tfig.export(model, tmp_path / "every", explainers, warmup=False))
+    for name, explainer in explainers.items():
+        e, raw = explainer(x), loaded.run(name, x=x)
+        np.testing.assert_array_equal(raw["attributions"], e.attributions, err_msg=name)
+        assert raw["heatmap"].shape == (3, 8, 8) and (raw["status"] == 0).all()
+    tf.saved_model.load(str(loaded.folder))  # the overridden gradients do not stand in the way
+    loaded.close()

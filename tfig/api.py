@@ -34,6 +34,7 @@ class MethodInfo:
         stochastic: whether it draws noise from the seed.
         baseline: name of its default baseline; None where it has none.
         needs: what it asks of the caller beyond a model and x.
+        principles: which principles of Taylor interactions it keeps, of "123", as derived here; None: not derived.
     """
 
     summary: str
@@ -42,6 +43,7 @@ class MethodInfo:
     stochastic: bool
     baseline: str | None
     needs: str
+    principles: str | None
 
 
 def methods() -> dict[str, MethodInfo]:
@@ -53,7 +55,13 @@ def _info(kind: type[Method]) -> MethodInfo:
     method = kind()
     summary = (kind.__doc__ or "").strip().splitlines()[0]
     return MethodInfo(
-        summary, method.reference, method.complete, method.stochastic, method.default_baseline, method.needs
+        summary,
+        method.reference,
+        method.complete,
+        method.stochastic,
+        method.default_baseline,
+        method.needs,
+        method.principles,
     )
 
 

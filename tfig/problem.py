@@ -164,6 +164,9 @@ class Method(abc.ABC):
         default_baseline: name of its default baseline, "dataset" where references must be given; None where it has
             no baseline.
         needs: what it asks of the caller beyond a model and x, in words.
+        principles: which of three principles it keeps in how it gives out the Taylor expansion of F at its baseline, as
+            derived here: "1" nothing left out, "2" nothing to variables outside an effect, "3" each effect given out
+            once and completely; None where nothing was derived (Deng et al., 2024, arXiv:2303.01506).
     """
 
     name: ClassVar[str]
@@ -175,6 +178,7 @@ class Method(abc.ABC):
     picks_layer: ClassVar[bool] = False
     default_baseline: ClassVar[str | None] = None
     needs: ClassVar[str] = ""
+    principles: ClassVar[str | None] = None
 
     @property
     def parameters(self) -> dict[str, object]:

@@ -122,6 +122,7 @@ class GradCAM(_Map):
     relu: bool = True
 
     name = "grad_cam"
+    principles = "23"
     reference = "Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks, 2017, arXiv:1610.02391"
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:

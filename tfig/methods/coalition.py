@@ -167,6 +167,7 @@ class Occlusion(Method):
     strides: int | tuple[int, ...] | None = None
 
     name = "occlusion"
+    principles = "12"
     reference = "Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2013, arXiv:1311.2901"
     default_baseline = "zeros"
 
@@ -208,6 +209,7 @@ class PredictionDifference(_Segmented):
     samples: int = 10
 
     name = "prediction_difference"
+    principles = "12"
     reference = (
         "Robnik-Sikonja & Kononenko, 2008; Zintgraf et al., Visualizing Deep Neural Network Decisions: Prediction "
         "Difference Analysis, 2017, arXiv:1702.04595"
@@ -267,6 +269,7 @@ class ShapleySampling(_Segmented):
     samples: int = 100
 
     name = "shapley_sampling"
+    principles = "123"
     reference = (
         "Castro, Gomez & Tejada, Polynomial calculation of the Shapley value based on sampling, 2009; Strumbelj & "
         "Kononenko, An Efficient Explanation of Individual Classifications using Game Theory, 2010"
@@ -307,6 +310,7 @@ class KernelSHAP(_Segmented):
     samples: int = 2048
 
     name = "kernel_shap"
+    principles = "123"
     reference = "Lundberg & Lee, A Unified Approach to Interpreting Model Predictions, 2017, arXiv:1705.07874"
     complete = True
     stochastic = True

@@ -35,6 +35,7 @@ class GradientXInput(Method):
     """
 
     name = "gradient_x_input"
+    principles = "2"
     reference = "Shrikumar et al., Not Just a Black Box, 2016, arXiv:1605.01713"
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:

@@ -39,6 +39,7 @@ class IntegratedGradients(Method):
     max_steps: int = 1024
 
     name = "integrated_gradients"
+    principles = "123"
     reference = "Sundararajan, Taly & Yan, Axiomatic Attribution for Deep Networks, 2017, arXiv:1703.01365"
     complete = True
     takes_references = True
@@ -89,6 +90,7 @@ class ExpectedGradients(Method):
     samples: int = 64
 
     name = "expected_gradients"
+    principles = "123"
     reference = (
         "Erion et al., Improving performance of deep learning models with axiomatic priors, 2021, arXiv:1906.10670"
     )

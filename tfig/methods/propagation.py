@@ -67,6 +67,7 @@ class LRP(Method):
     start: str = "score"
 
     name = "lrp"
+    principles = "23"
     reference = (
         "Bach et al., On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance "
         "Propagation, 2015; composites as Montavon et al., Layer-Wise Relevance Propagation: An Overview, 2019"
@@ -138,6 +139,7 @@ class DeepTaylor(Method):
     high: float | None = None
 
     name = "deep_taylor"
+    principles = "13"
     reference = "Montavon et al., Explaining nonlinear classification decisions with deep Taylor decomposition, 2017"
     needs = "a Keras model of layers that have rules"
 
@@ -177,6 +179,7 @@ class DeepLIFT(Method):
     rule: str = "rescale"
 
     name = "deeplift"
+    principles = "123"
     reference = (
         "Shrikumar, Greenside & Kundaje, Learning Important Features Through Propagating Activation Differences, 2017, "
         "arXiv:1704.02685"
@@ -205,6 +208,7 @@ class DeepSHAP(Method):
     """
 
     name = "deepshap"
+    principles = "123"
     reference = "Lundberg & Lee, A Unified Approach to Interpreting Model Predictions, 2017, arXiv:1705.07874"
     complete = True
     takes_references = True
