@@ -113,7 +113,7 @@ def test_export_inspect_serve_and_query(capsys):
     assert main(["inspect", "models/img"]) == 0
     printed = capsys.readouterr().out
     for words in (
-        "serving_default: input_layer float32[?, 8, 8, 3] -> output_0 float32[?, 4]",
+        "float32[?, 8, 8, 3] -> output_0 float32[?, 4]",
         "explain: integrated_gradients(steps=64",
         "output logits, baseline zeros",
         "takes   x float32[?, 8, 8, 3]",

@@ -391,7 +391,8 @@ def test_taylor_principles_of_methods_that_see_scores(name):
 @pytest.mark.parametrize(
     ("name", "method"),
     [("deeplift", tfig.DeepLIFT()), ("deeplift", tfig.DeepLIFT("reveal_cancel")), ("deepshap", tfig.DeepSHAP()),
-     ("lrp", tfig.LRP(rules.Epsilon(1e-9))), ("lrp", tfig.LRP(rules.AlphaBeta(2, 1))), ("deep_taylor", tfig.DeepTaylor())],
+     ("lrp", tfig.LRP(rules.Epsilon(1e-9))), ("lrp", tfig.LRP(rules.AlphaBeta(2, 1))),
+     ("deep_taylor", tfig.DeepTaylor())],
 )  # fmt: skip
 def test_taylor_principles_of_rules(name, method):
     """On a unit without bias, at the baseline 0: does what one input adds alone go to another?"""

@@ -40,12 +40,8 @@ def overridden(score: Callable[[Leaves], tf.Tensor], x: Leaves, rule: str, name:
         value = score(points)
     made = {operation.type for operation in graph.get_operations()[begin:]}
     if not made & set(RECTIFIERS):
-        hidden = " that can be reached: its operations are inside a function" if _calls(made) else ""
         raise ValueError(
-            f"{name} changes how ReLUs pass back, and the model has none{hidden}; use a gradient or path method."
+            f"{name} changes how ReLUs pass back, and the model has none, or has them inside a function of its own; "
+            "use a gradient or path method."
         )
     return connected(tf.gradients(value, points), points)
-
-
-def _calls(made: set[str]) -> bool:
-    return bool(made & {"PartitionedCall", "StatefulPartitionedCall"})
