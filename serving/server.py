@@ -98,8 +98,8 @@ def serve(
     # A thread for each request in flight, and some to turn the others away.
     pool = concurrent.futures.ThreadPoolExecutor(max_requests + 4, thread_name_prefix="tfig-serving")
     server = grpc.server(pool, options=options)
-    limits = _Limits(max_message_bytes, max_rows, max_requests)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Prediction(models, limits), server)
+    prediction = _Prediction(models, _Limits(max_message_bytes, max_rows, max_requests))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Models(models), server)
     healthy = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
@@ -115,8 +115,7 @@ def serve(
             f"cannot listen on {address}: the port is taken, or the address is not of this machine{files}; pass "
             "another port, or 0 for a free one"
         ) from error
-    for name, folder in _named(directory).items():
-        models[name] = _model(name, Path(folder), max_message_bytes)
+    models.update({name: _model(name, Path(folder), max_message_bytes) for name, folder in _named(directory).items()})
     return Server(server, models, healthy, bound, poll)
 
 
@@ -243,8 +242,8 @@ class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
         with self.limits.request(), _addressed(self.models, request) as (number, servable):
             self.limits.check_rows(request.inputs)
             spec = request.model_spec
-            seconds = context.time_remaining()
-            found = servable.predict(spec.signature_name, request.inputs, request.output_filter, seconds)
+            asked = spec.signature_name, request.inputs, request.output_filter, context.time_remaining()
+            found = servable.predict(*asked)
             answer = predict_pb2.PredictResponse(outputs=found)
             self.limits.check_answer(answer)
             answer.model_spec.name = spec.name
@@ -317,11 +316,11 @@ def _addressed(models: dict[str, Model], request: Any) -> Iterator[tuple[int, An
 
 
 def _named(directory: Any) -> dict[str, str | os.PathLike]:
-    if isinstance(directory, Mapping):
-        if not directory:
-            raise ValueError("directory is an empty mapping; pass name -> directory for at least one model.")
-        return dict(directory)
-    return {Path(directory).resolve().name: directory}
+    if not isinstance(directory, Mapping):
+        return {Path(directory).resolve().name: directory}
+    if not directory:
+        raise ValueError("directory is an empty mapping; pass name -> directory for at least one model.")
+    return dict(directory)
 
 
 def _model(name: str, directory: Path, largest: int) -> Model:

@@ -6,14 +6,10 @@ from tfig.methods.cam import GradCAMPlusPlus as GradCAMPlusPlus
 from tfig.methods.cam import GuidedGradCAM as GuidedGradCAM
 from tfig.methods.cam import LayerCAM as LayerCAM
 from tfig.methods.cam import ScoreCAM as ScoreCAM
-from tfig.methods.coalition import LIME as LIME
-from tfig.methods.coalition import QII as QII
 from tfig.methods.coalition import RISE as RISE
 from tfig.methods.coalition import FeatureAblation as FeatureAblation
-from tfig.methods.coalition import KernelSHAP as KernelSHAP
 from tfig.methods.coalition import Occlusion as Occlusion
 from tfig.methods.coalition import PredictionDifference as PredictionDifference
-from tfig.methods.coalition import ShapleySampling as ShapleySampling
 from tfig.methods.gradient import Gradient as Gradient
 from tfig.methods.gradient import GradientXInput as GradientXInput
 from tfig.methods.mask import IGOS as IGOS
@@ -29,6 +25,10 @@ from tfig.methods.propagation import DeepLIFT as DeepLIFT
 from tfig.methods.propagation import DeepSHAP as DeepSHAP
 from tfig.methods.propagation import DeepTaylor as DeepTaylor
 from tfig.methods.propagation import GuidedBackprop as GuidedBackprop
+from tfig.methods.shapley import LIME as LIME
+from tfig.methods.shapley import QII as QII
+from tfig.methods.shapley import KernelSHAP as KernelSHAP
+from tfig.methods.shapley import ShapleySampling as ShapleySampling
 from tfig.methods.smoothing import SmoothGrad as SmoothGrad
 from tfig.methods.smoothing import SquareGrad as SquareGrad
 from tfig.methods.smoothing import VarGrad as VarGrad
