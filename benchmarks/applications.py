@@ -35,6 +35,7 @@ SMALL = {
     "qii": tfig.QII(samples=1, segments=2),
     "guided_ig": tfig.GuidedIG(steps=4),
     "blur_ig": tfig.BlurIG(steps=4, max_sigma=4),
+    "xrai": tfig.XRAI(steps=2, segments=np.add.outer(np.arange(64) // 8 * 8, np.arange(64) // 8)),
     "boundary_ig": tfig.IntegratedGradients(4),
     "igos_plus_plus": tfig.IGOSPlusPlus(resolution=8, iterations=1, steps=1),
     "meaningful_perturbation": tfig.MeaningfulPerturbation(resolution=8, iterations=2),

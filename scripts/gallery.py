@@ -11,6 +11,7 @@ import numpy as np
 import tfig
 
 # Masks and random masks are weighed against a score between 0 and 1; the others explain the logit.
+SEGMENTS = np.add.outer(np.arange(digits.SIDE) // 4 * 8, np.arange(digits.SIDE) // 4)
 BY_PROBABILITY = {
     "rise": tfig.RISE(samples=4000),
     "igos": tfig.IGOS(resolution=8, tv=20 * (8 / 28) ** 2),
@@ -31,7 +32,7 @@ def main() -> None:
     for name in tfig.methods():
         if name in AT_A_LAYER:  # of units, not of pixels; and cam needs another network
             continue
-        method = BY_PROBABILITY.get(name, name)
+        method = BY_PROBABILITY.get(name, tfig.XRAI(min_pixels=4, segments=SEGMENTS) if name == "xrai" else name)
         output = "probabilities" if name in BY_PROBABILITY else "logits"
         baseline = references if name in NEED_REFERENCES else None
         found[name] = tfig.explain(model, x[rows], method, output=output, baseline=baseline)

@@ -220,3 +220,25 @@ def test_compare_asks_the_same_question_of_many(tmp_path):
         tfig.compare(model, x, [])
     with pytest.raises(ValueError, match="no method answered"):
         tfig.compare(model, x, ["cam"])
+
+
+def test_xrai_against_the_literal_ranking():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((8, 9, 2)), L.Conv2D(3, 3, activation="relu"), L.Flatten(), L.Dense(2)])
+    x = np.random.default_rng(0).normal(size=(3, 8, 9, 2)).astype("float32")
+    fine = np.add.outer(np.arange(8) // 2 * 5, np.arange(9) // 2)
+    coarse = np.add.outer(np.arange(8) // 4 * 3, np.arange(9) // 3)
+    maps = np.stack([fine, coarse], -1)
+    method = tfig.IntegratedGradients(steps=20)
+    ends = [np.broadcast_to(end(x, axis=(1, 2, 3), keepdims=True), x.shape) for end in (np.min, np.max)]
+    both = [tfig.explain(model, x, method, baseline=end, target=1).attributions for end in ends]
+    attribution = ((both[0] + both[1]) / 2).max(-1).astype("float64")
+    for least in (1, 5):
+        expected = np.stack([literal.ranked_regions(row, maps, least) for row in attribution])
+        for segments in (maps, lambda image: maps):
+            e = tfig.explain(model, x, tfig.XRAI(steps=20, min_pixels=least, segments=segments), target=1)
+            assert error(e.attributions[..., 0], expected) <= 1e-4
+    with pytest.raises(ValueError, match="one image"):
+        tfig.explain(polynomial, ROWS, tfig.XRAI(segments=fine))
+    with pytest.raises(ValueError, match="pass a map"):
+        tfig.XRAI(segments=np.zeros((3, 3)))

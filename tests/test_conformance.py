@@ -31,6 +31,7 @@ SMALL = {
     "qii": tfig.QII(samples=4, segments=2),
     "guided_ig": tfig.GuidedIG(steps=64),
     "blur_ig": tfig.BlurIG(steps=16, max_sigma=4),
+    "xrai": tfig.XRAI(steps=4, min_pixels=2, segments=np.add.outer(np.arange(8) // 2 * 4, np.arange(8) // 2)),
     "boundary_ig": tfig.BoundaryIG(steps=16),
     "igos_plus_plus": tfig.IGOSPlusPlus(resolution=4, iterations=2, steps=3),
     "meaningful_perturbation": tfig.MeaningfulPerturbation(resolution=4, iterations=5, blur=1),
@@ -40,7 +41,7 @@ METHODS = {name: SMALL.get(name, kind()) for name, kind in REGISTRY.items()}
 MOVES_THE_INPUT = ("conductance", "internal_influence")
 ONE_CHANNEL = (
     "igos", "occlusion", "feature_ablation", "prediction_difference", "shapley_sampling", "kernel_shap", "lime", "rise",
-    "qii", "igos_plus_plus", "meaningful_perturbation",
+    "qii", "xrai", "igos_plus_plus", "meaningful_perturbation",
 )  # fmt: skip
 MASKS = ("igos", "igos_plus_plus", "meaningful_perturbation")
 RECTIFIED = ("guided_backprop", "deconvnet")
@@ -101,6 +102,8 @@ def test_promises(name, method):
         refused = "the model has none"
     if method.name == "blur_ig" and name in ("shared", "smooth", "regression"):
         refused = "needs spatial axes"
+    if method.name == "xrai" and np.ndim(case.x) != 4:
+        refused = "one image"
     if method.name == "boundary_ig" and name == "regression":
         refused = "needs a classifier"
     if method.picks_layer:
@@ -215,7 +218,7 @@ def test_linear_models_have_their_closed_form(method):
 PROMISED = [
     name
     for name, method in METHODS.items()
-    if name not in (*MASKS, "rise", "lime", "blur_ig", "boundary_ig", *RECTIFIED, *MOVES_THE_INPUT)
+    if name not in (*MASKS, "rise", "lime", "xrai", "blur_ig", "boundary_ig", *RECTIFIED, *MOVES_THE_INPUT)
     and not method.picks_layer
 ]
 
@@ -233,7 +236,7 @@ def test_what_the_model_ignores_gets_nothing(method):
     assert (e.attributions[:, :3] != 0).any()
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "cam"])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("cam", "xrai")])
 def test_one_trace_and_no_memory_of_a_model_that_is_gone(method):
     method = METHODS[method]
     calls = []

@@ -19,6 +19,7 @@ from tfig.methods import LIME as LIME
 from tfig.methods import LRP as LRP
 from tfig.methods import QII as QII
 from tfig.methods import RISE as RISE
+from tfig.methods import XRAI as XRAI
 from tfig.methods import BlurIG as BlurIG
 from tfig.methods import BoundaryIG as BoundaryIG
 from tfig.methods import Conductance as Conductance

@@ -65,3 +65,20 @@ def guided_ig(gradient, x, baseline, steps, fraction, distance):
             if not chosen.any():
                 break
     return attribution
+
+
+def ranked_regions(attribution, maps, least):
+    """XRAI's ranking of one row: attribution [H, W], maps [H, W, K]; literal sets of positions."""
+    masks = [maps[..., k] == number for k in range(maps.shape[-1]) for number in np.unique(maps[..., k])]
+    taken, shown = np.zeros(attribution.shape, bool), np.full(attribution.shape, np.nan)
+    while True:
+        fresh = [mask & ~taken for mask in masks]
+        fresh = [mask for mask in fresh if mask.sum() >= least]
+        if not fresh:
+            break
+        best = max(fresh, key=lambda mask: attribution[mask].mean())
+        shown[best] = attribution[best].mean()
+        taken |= best
+    if (~taken).any():
+        shown[~taken] = attribution[~taken].mean()
+    return shown

@@ -25,6 +25,7 @@ from tfig.methods.propagation import DeepLIFT as DeepLIFT
 from tfig.methods.propagation import DeepSHAP as DeepSHAP
 from tfig.methods.propagation import DeepTaylor as DeepTaylor
 from tfig.methods.propagation import GuidedBackprop as GuidedBackprop
+from tfig.methods.regions import XRAI as XRAI
 from tfig.methods.shapley import LIME as LIME
 from tfig.methods.shapley import QII as QII
 from tfig.methods.shapley import KernelSHAP as KernelSHAP
@@ -44,7 +45,7 @@ REGISTRY: dict[str, type[Method]] = {
         Conductance, InternalInfluence, IGOS, LRP, DeepTaylor, DeepLIFT, DeepSHAP, GuidedBackprop, Deconvnet,
         Occlusion, FeatureAblation, PredictionDifference, ShapleySampling, KernelSHAP, LIME, RISE, QII,
         CAM, GradCAM, GradCAMPlusPlus, LayerCAM, ScoreCAM, GuidedGradCAM,
-        GuidedIG, BlurIG, BoundaryIG, IGOSPlusPlus, MeaningfulPerturbation,
+        GuidedIG, BlurIG, XRAI, BoundaryIG, IGOSPlusPlus, MeaningfulPerturbation,
     )
 }  # fmt: skip
 """Every method by the string that stands for it."""
