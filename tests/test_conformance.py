@@ -83,8 +83,8 @@ def close(found, expected, bound):
     return np.abs(found - expected).max() <= bound * scale
 
 
-# The pairs take long to compile, and differ from I-GOS in nothing that depends on the kind of model.
-SLOW = ("igos_plus_plus", "meaningful_perturbation")
+# These differ from another method over the same kernel in nothing that depends on the kind of model.
+SLOW = ("igos_plus_plus", "meaningful_perturbation", "boundary_ig", "qii", "lime", "deconvnet")
 FEW = ("sequential", "two_inputs", "tokens", "smooth", "half")
 CASES = [(name, method) for name in zoo.ZOO for method in METHODS if method not in SLOW or name in FEW]
 
