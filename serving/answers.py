@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from tfig.explanation import Explanation
+from tfig.network import generated
 from tfig.score import NOTHING
 from tfig.serving import protocol
 
@@ -156,7 +157,7 @@ def _shaped(maps: dict[str | None, np.ndarray], x: Any) -> Any:
         return [maps[end] for end in sorted(maps, key=lambda end: int(end or 0))]
     if isinstance(x, Mapping):
         return {name: maps.get(name, np.zeros(np.shape(leaf), np.float32)) for name, leaf in x.items()}
-    return [maps.get(f"x_{i}" if i else "x", np.zeros(np.shape(leaf), np.float32)) for i, leaf in enumerate(x)]
+    return [maps.get(generated(i), np.zeros(np.shape(leaf), np.float32)) for i, leaf in enumerate(x)]
 
 
 def _packed(x: Any) -> Any:

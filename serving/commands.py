@@ -38,9 +38,7 @@ def _add_export(commands: Any) -> None:
         required=True,
         help="a method as listed by 'tfig methods', and the name to ask for it by (default: explain); may be repeated",
     )
-    one.add_argument("--layer", help="name of the layer whose output is explained")
-    one.add_argument("--output", choices=["logits", "probabilities"], help="default: what the model emits")
-    one.add_argument("--baseline", help=console.BASELINES)
+    console.add_place(one)
     one.add_argument("--version", type=int, metavar="N", help="default: the one after the highest there is")
     one.add_argument("--no-warmup", action="store_true", help="write no warm-up requests")
     one.add_argument("--max-batch-size", type=int, metavar="N", help="write batching parameters of this size")

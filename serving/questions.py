@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from tfig import arguments, baselines
+from tfig.network import generated
 from tfig.score import AGAINST_PREDICTED, NOTHING, PREDICTED, RUNNER_UP, Contrast
 from tfig.serving import protocol
 from tfig.serving.answers import ServingError, spec
@@ -152,8 +153,8 @@ def arrays(definition: Any, x: Any) -> dict[str, np.ndarray]:
         given = dict(x)
     elif len(takes) == 1:
         given = dict(zip(takes, x if isinstance(x, (list, tuple)) and len(x) == 1 else [x], strict=True))
-    elif isinstance(x, (list, tuple)) and set(takes) == {"x", *(f"x_{i}" for i in range(1, len(x)))}:
-        given = {f"x_{i}" if i else "x": part for i, part in enumerate(x)}
+    elif isinstance(x, (list, tuple)) and set(takes) == set(map(generated, range(len(x)))):
+        given = {generated(i): part for i, part in enumerate(x)}
     else:
         raise ValueError(f"the model takes inputs {list(takes)}; pass x as a dict that names them.")
     found = {name: _array(name, given[name], *takes[name]) for name in takes}

@@ -70,6 +70,11 @@ def names(leaves: list[Leaf]) -> list[str]:
     return found
 
 
+def positional(count: int) -> list[str]:
+    """The names that Keras' own export gives to inputs of a model that declares none."""
+    return ["args_0", *(f"args_0_{i}" for i in range(1, count))]
+
+
 def predict(model: Any, structure: Any) -> Any:
     """The signature that answers as the model's own export does: the same names, the same outputs."""
     leaves: list[Leaf] = tf.nest.flatten(structure)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfig import network
 from tfig.serving import protocol
 from tfig.serving.servable import RequestError, Servable, proto
-from tfig.serving.signatures import Served
+from tfig.serving.signatures import Served, positional
 
 SIZES = (32, 64, 128, 224, 299)
 """Tried for axes of unknown size, when a row to warm up with is wanted."""
@@ -68,7 +68,7 @@ def _rows(source: Any, leaves: list[network.Leaf], wanted: Any) -> list[list[np.
 
 def _sent(served: Served, row: list[np.ndarray]) -> dict[str, np.ndarray]:
     """A row by every name its leaves have: in the explanations, and in the model's own signature."""
-    wire = ["args_0", *(f"args_0_{i}" for i in range(1, len(row)))]
+    wire = positional(len(row))
     own = [leaf.name for leaf in served.leaves]
     cast = [
         value.astype(tf.as_dtype(leaf.dtype).as_numpy_dtype) for value, leaf in zip(row, served.leaves, strict=True)

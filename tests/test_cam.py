@@ -1,5 +1,8 @@
 """Class activation maps: golden numbers, literal twins, exact identities."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -106,3 +109,24 @@ def test_the_last_feature_map_is_found(name, layer):
     assert e.layer == layer or (layer is None and "conv" in e.layer)
     with pytest.raises(ValueError, match="no feature map"):
         tfig.explain(zoo.build("regression"), zoo.table(), "grad_cam")
+
+
+def test_the_last_feature_map_is_looked_for_once():
+    calls = []
+
+    def counting(z):
+        calls.append(1)
+        return keras.ops.relu(z)
+
+    model = keras.Sequential([keras.Input((6, 6, 1)), L.Conv2D(2, 3), L.Activation(counting), L.Flatten(), L.Dense(3)])
+    x = np.random.default_rng(0).uniform(size=(2, 6, 6, 1)).astype("float32")
+    tfig.explain(model, x, "grad_cam")
+    traced = len(calls)
+    for rows in (1, 2):
+        tfig.explain(model, x[:rows], "grad_cam")
+        tfig.explain(model, x[:rows], tfig.GradCAM(), target=1)
+    assert len(calls) == traced
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None

@@ -38,9 +38,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--against", metavar="CLASS", help="explain CLASS rather than this one: an index, predicted or runner_up"
     )
-    one.add_argument("--layer", help="name of the layer whose output is explained")
-    one.add_argument("--output", choices=["logits", "probabilities"], help="default: what the model emits")
-    one.add_argument("--baseline", help=console.BASELINES)
+    console.add_place(one)
     console.add_scale(one)
     one.add_argument("--batch-size", type=int, metavar="N", help="rows the model evaluates together")
     one.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
@@ -55,9 +53,7 @@ def parser() -> argparse.ArgumentParser:
     many.add_argument("images", metavar="IMAGE", nargs="+", help="image files, resized to the model's input")
     many.add_argument("--methods", default=COMPARED, help="separated by commas (default: %(default)s)")
     many.add_argument("--target", metavar="CLASS", help="class index; default: the predicted class of each image")
-    many.add_argument("--layer", help="name of the layer whose output is explained")
-    many.add_argument("--output", choices=["logits", "probabilities"], help="default: what the model emits")
-    many.add_argument("--baseline", help=console.BASELINES)
+    console.add_place(many)
     console.add_scale(many)
     many.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
     many.add_argument("-o", "--out", metavar="PNG", default="compared.png", help="default: %(default)s")

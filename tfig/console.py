@@ -20,6 +20,13 @@ class CommandError(Exception):
 BASELINES = "zeros, black, white, mean, blur, uniform, gaussian, max_distance, boundary, or a number"
 
 
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """The options of where a question is posed, of what is read off the model, and of what is absent."""
+    parser.add_argument("--layer", help="name of the layer whose output is explained")
+    parser.add_argument("--output", choices=["logits", "probabilities"], help="default: what the model emits")
+    parser.add_argument("--baseline", help=BASELINES)
+
+
 def add_scale(parser: argparse.ArgumentParser) -> None:
     """The option of the values that images are read as."""
     parser.add_argument(

@@ -262,10 +262,17 @@ def surroundings(function: Any) -> tuple:
 def last_map(model: Any, structure: Any) -> keras.Layer:
     """The layer with the last feature map that has spatial axes, [B, ..., C], nested ones included, in order of calls.
 
+    Looked for once, while the model stays as it is.
+
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or the model is none of Keras'.
     """
     network = Network(model, structure)
+    key = (tuple(network.leaves), slices.state(model))
+    known = _maps.setdefault(model, {})
+    found = known[key]() if key in known else None
+    if found is not None:
+        return found
     seen: list[keras.Layer] = []
 
     def record(part: Any, call: Any, *args: Any, **kwargs: Any) -> Any:
@@ -285,9 +292,11 @@ def last_map(model: Any, structure: Any) -> keras.Layer:
         ).get_concrete_function()
     if not seen:
         raise ValueError(f"model {model.name!r} has no feature map with spatial axes, [B, H, W, C]; pass layer=.")
+    known[key] = weakref.ref(seen[-1])
     return seen[-1]
 
 
+_maps: weakref.WeakKeyDictionary[Any, dict[tuple, weakref.ref[keras.Layer]]] = weakref.WeakKeyDictionary()
 _programs: weakref.WeakKeyDictionary[Any, collections.OrderedDict[tuple, Program]] = weakref.WeakKeyDictionary()
 
 

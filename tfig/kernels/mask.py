@@ -33,6 +33,12 @@ class Canvas:
         sides = [tf.minimum(resolution, tf.shape(x)[axis + 1]) for axis in range(self.rank)]
         return [*sides, 1] if sides else [tf.shape(x)[1]]
 
+    def open(self, x: tf.Tensor, resolution: int) -> tf.Tensor:
+        """Masks of ones, which delete nothing, for each row of x."""
+        ones = tf.ones(tf.stack([tf.shape(x)[0], *self.small(x, resolution)]), x.dtype)
+        ones.set_shape([None] * (self.rank + 1) + [1 if self.rank else x.shape[-1]])
+        return ones
+
     def enlarge(self, mask: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         """[N, h, w, 1] -> [N, H, W, 1], linear along each spatial axis with the corners aligned; [N, F] as it is."""
         for axis in range(1, self.rank + 1):
@@ -53,11 +59,16 @@ def total_variation(mask: tf.Tensor, rank: int, beta: float) -> tf.Tensor:
     """sum over spatial axes of mean|difference of neighbours|**beta, [N]; 0 without such axes."""
     terms = [tf.zeros_like(mask[(slice(None), *[0] * (len(mask.shape) - 1))])]
     for axis in range(1, rank + 1):
-        size = tf.shape(mask)[axis]
-        difference = tf.gather(mask, tf.range(1, size), axis=axis) - tf.gather(mask, tf.range(size - 1), axis=axis)
+        difference = neighbours(mask, axis)
         count = tf.cast(tf.maximum(tf.reduce_prod(tf.shape(difference)[1:]), 1), mask.dtype)
         terms.append(tf.reduce_sum(tf.abs(difference) ** beta, range(1, rank + 2)) / count)
     return tf.add_n(terms)
+
+
+def neighbours(tensor: tf.Tensor, axis: int) -> tf.Tensor:
+    """Each position's successor along an axis less itself."""
+    size = tf.shape(tensor)[axis]
+    return tf.gather(tensor, tf.range(1, size), axis=axis) - tf.gather(tensor, tf.range(size - 1), axis=axis)
 
 
 def canvas(x: Leaves) -> Canvas:
@@ -185,8 +196,7 @@ def igos(
             l1 /= tf.cast(tf.where((i == late) & (half < late) & (change <= 1e-2), 5.0, divisor), l1.dtype)
         return i + 1, mask, new, l1, logs
 
-    ones = tf.ones(tf.stack([cost.problem.rows, *where.small(x, resolution)]), x.dtype)
-    ones.set_shape([None] * (where.rank + 1) + [1 if where.rank else x.shape[-1]])
+    ones = where.open(x, resolution)
     logs = tuple(tf.TensorArray(x.dtype, iterations, element_shape=[None]) for _ in range(3))
     state = (tf.constant(0), ones, first, tf.fill(tf.shape(first), tf.constant(l1, x.dtype)), logs)
     _, mask, last, _, logs = tf.while_loop(lambda i, *_: i < iterations, iterate, state, parallel_iterations=1)

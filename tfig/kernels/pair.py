@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfig.baselines import Blur, Noise
 from tfig.kernels.expectation import fork, jitter, total, uniform
 from tfig.kernels.gradient import value_and_gradient
-from tfig.kernels.mask import LineSearch, Objective, total_variation
+from tfig.kernels.mask import LineSearch, Objective, neighbours, total_variation
 from tfig.kernels.rows import put, remaining
 from tfig.problem import Problem, Trace, per_row
 
@@ -51,7 +51,7 @@ class Pair:
         if where.rank:
             large = where.enlarge(product, cost.x)
             for axis in range(1, where.rank + 1):
-                steps = [_steps(one, axis) for one in (large, tf.reduce_mean(cost.x, -1, keepdims=True))]
+                steps = [neighbours(one, axis) for one in (large, tf.reduce_mean(cost.x, -1, keepdims=True))]
                 excused = tf.abs(steps[0]) ** cost.tv_beta * tf.exp(-tf.square(steps[1]) / SIGMA)
                 rough += tf.reduce_mean(excused, where.axes)
             rough /= 2
@@ -83,11 +83,6 @@ class Pair:
             (both * insert + slope(self.cost, delete)) / 2 + rough * insert,
             (both * delete - slope(swapped, insert)) / 2 + rough * delete,
         )
-
-
-def _steps(tensor: tf.Tensor, axis: int) -> tf.Tensor:
-    size = tf.shape(tensor)[axis]
-    return tf.gather(tensor, tf.range(1, size), axis=axis) - tf.gather(tensor, tf.range(size - 1), axis=axis)
 
 
 def _integrated(cost: Objective, mask: tf.Tensor, steps: int, deviation: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
@@ -133,8 +128,7 @@ def descend(pair: Pair, search: LineSearch, resolution: int, iterations: int) ->
         logs = tuple(log.write(i, value) for log, value in zip(logs, (loss, found[4]), strict=True))
         return i + 1, found[2], found[3], logs
 
-    ones = tf.ones(tf.stack([pair.cost.problem.rows, *where.small(x, resolution)]), x.dtype)
-    ones.set_shape([None] * (where.rank + 1) + [1 if where.rank else x.shape[-1]])
+    ones = where.open(x, resolution)
     logs = tuple(tf.TensorArray(x.dtype, iterations, element_shape=[None]) for _ in range(2))
     state = (tf.constant(0), ones, ones, logs)
     _, delete, insert, logs = tf.while_loop(lambda i, *_: i < iterations, iterate, state, parallel_iterations=1)
@@ -177,7 +171,7 @@ def perturb(
             size = tf.reduce_sum(tf.abs(1 - mask), where.axes)
             rough = tf.zeros_like(size)
             for axis in range(1, where.rank + 1):
-                rough += tf.reduce_sum(tf.abs(_steps(mask, axis)) ** cost.tv_beta, where.axes)
+                rough += tf.reduce_sum(tf.abs(neighbours(mask, axis)) ** cost.tv_beta, where.axes)
             penalty = l1 * size + cost.tv * rough
         value, slopes = value_and_gradient(problem.score, tuple(points))
         gradient = tape.gradient([penalty, points[where.leaf]], mask, [tf.ones_like(penalty), slopes[where.leaf]])
@@ -187,8 +181,7 @@ def perturb(
         mask = tf.clip_by_value(mask - rate * step, 0.0, 1.0)
         return i + 1, mask, first, second, losses.write(i, value + penalty)
 
-    ones = tf.ones(tf.stack([problem.rows, *where.small(x, resolution)]), x.dtype)
-    ones.set_shape([None] * (where.rank + 1) + [1 if where.rank else x.shape[-1]])
+    ones = where.open(x, resolution)
     losses = tf.TensorArray(x.dtype, iterations, element_shape=[None])
     state = (tf.constant(0), ones, tf.zeros_like(ones), tf.zeros_like(ones), losses)
     _, mask, _, _, losses = tf.while_loop(lambda i, *_: i < iterations, iterate, state, parallel_iterations=1)

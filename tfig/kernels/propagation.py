@@ -115,11 +115,11 @@ class Reader:
     def sees(self, tensors: list[tf.Tensor]) -> bool:
         """Whether any of the tensors depends on the points."""
         targets = {id(point) for point in self.points}
-        return _behind(tensors, lambda tensor: id(tensor) in targets)
+        return behind(tensors, lambda tensor: id(tensor) in targets)
 
     def sees_weights(self, tensor: tf.Tensor) -> bool:
         """Whether a layer with weights stands between the points and this tensor."""
-        return _behind([tensor], lambda one: one.op.name in self.weighted)
+        return behind([tensor], lambda one: one.op.name in self.weighted)
 
     def audit(self, outputs: Any) -> None:
         """Look for arithmetic between the points and the outputs that no layer did.
@@ -153,7 +153,7 @@ class Reader:
                 )
 
 
-def _behind(tensors: list[tf.Tensor], wanted: Callable[[tf.Tensor], bool]) -> bool:
+def behind(tensors: list[tf.Tensor], wanted: Callable[[tf.Tensor], bool]) -> bool:
     """Whether a walk back through the graph from `tensors` meets one that is wanted."""
     waiting, seen = list(tensors), set()
     while waiting:

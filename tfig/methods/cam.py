@@ -9,6 +9,7 @@ from tfig import anatomy
 from tfig.kernels.coalition import like as positions_of
 from tfig.kernels.expectation import total
 from tfig.kernels.gradient import value_and_gradient
+from tfig.kernels.propagation import behind
 from tfig.kernels.rectified import overridden
 from tfig.network import Leaves
 from tfig.problem import Method, Problem, Trace
@@ -75,36 +76,24 @@ class CAM(_Map):
         """The map."""
         activation = _activation(problem)
         score = problem.score.logits if isinstance(problem.score, Score) else problem.score
-        behind: list[str] = []
+        after: list[str] = []
 
         def record(part: Any, call: Any, *args: Any, **kwargs: Any) -> Any:
             output = call(*args, **kwargs)
-            seen = any(tf.is_tensor(one) and _sees(one, activation) for one in tf.nest.flatten((args, kwargs)))
-            if seen and anatomy.kind(part) != "routing":
-                behind.append(type(part).__name__)
+            inputs = [one for one in tf.nest.flatten((args, kwargs)) if tf.is_tensor(one)]
+            if behind(inputs, lambda one: one is activation) and anatomy.kind(part) != "routing":
+                after.append(type(part).__name__)
             return output
 
         with problem.rerule(record):
             _, gradients = value_and_gradient(score, problem.x)
-        pooled = [name for name in behind if name not in ("Softmax", "Activation")]
+        pooled = [name for name in after if name not in ("Softmax", "Activation")]
         if len(pooled) != 2 or not pooled[0].startswith("GlobalAveragePooling") or pooled[1] != "Dense":
             raise ValueError(
-                f"CAM is defined where global average pooling and one dense layer follow, and here follow {behind}; "
+                f"CAM is defined where global average pooling and one dense layer follow, and here follow {after}; "
                 "use tfig.GradCAM."
             )
         return (_weighed(activation, tf.reduce_sum(gradients[0], _over_positions(activation), keepdims=True)),), {}
-
-
-def _sees(tensor: tf.Tensor, point: tf.Tensor) -> bool:
-    waiting, seen = [tensor], set()
-    while waiting:
-        one = waiting.pop()
-        if one is point:
-            return True
-        if one.op.name not in seen:
-            seen.add(one.op.name)
-            waiting.extend(one.op.inputs)
-    return False
 
 
 @dataclasses.dataclass(frozen=True)
