@@ -110,3 +110,62 @@ def test_masks_that_change_nothing_say_so(digits):
     e = tfig.explain(model, x[:4], tfig.IGOS(resolution=8, tv=1e4), output="probabilities")
     assert not e.trace["moved"].any() and "4 of 4 masks do not change the score" in repr(e)
     assert np.abs(e.overlay() - e.x.repeat(3, -1) * 255).max() <= 1, "a mask of nothing must not be painted"
+
+
+def test_igos_plus_plus_is_the_literal_algorithm_row_by_row():
+    rng = np.random.default_rng(1)
+    x, baseline = rng.uniform(size=(3, 10, 10, 1)), rng.uniform(size=(10, 10, 1)) * 0.2
+    model = network()
+    e = tfig.explain(
+        model, x, tfig.IGOSPlusPlus(resolution=5, iterations=4, steps=4, noise=0.0, tv=1.0, l1=0.2), baseline=baseline
+    )
+    searches = set()
+    for row in range(3):
+        target = int(e.target[row])
+        small, losses, steps = literal.igos_plus_plus(model, x[row], baseline, target, 5, 4, 4, l1=0.2, tv=1.0)
+        np.testing.assert_allclose(e.trace["step_sizes"][row], steps, rtol=1e-9)
+        np.testing.assert_allclose(e.trace["losses"][row], losses, atol=1e-9)
+        np.testing.assert_allclose(e.trace["mask"][row, ..., 0], small, atol=1e-9)
+        np.testing.assert_allclose(e.attributions[row, ..., 0], 1 - literal.enlarge(small, 10), atol=1e-9)
+        searches.add(tuple(steps))
+    assert len(searches) > 1
+
+
+def test_meaningful_perturbation_is_the_literal_algorithm():
+    rng = np.random.default_rng(1)
+    x, baseline = rng.uniform(size=(2, 10, 10, 1)), rng.uniform(size=(10, 10, 1)) * 0.2
+    model = network()
+    settings = {"l1": 0.01, "tv": 0.05, "tv_beta": 3.0, "blur": 1.0}
+    e = tfig.explain(
+        model, x, tfig.MeaningfulPerturbation(resolution=5, iterations=12, shift=0, **settings), baseline=baseline
+    )
+    for row in range(2):
+        small, losses = literal.meaningful_perturbation(
+            model, x[row], baseline, int(e.target[row]), 5, 12, 0.1, *settings.values()
+        )
+        np.testing.assert_allclose(e.trace["losses"][row], losses, atol=1e-8)
+        np.testing.assert_allclose(e.trace["mask"][row, ..., 0], small, atol=1e-8)
+        assert small.min() < 0.5
+
+
+def test_shifts_turn_the_image_round():
+    """Shifts with the borders joined do not matter to a score that they do not change, and do to another."""
+    x = np.random.default_rng(1).uniform(size=(2, 8, 8, 1))
+
+    def turning(v):
+        joined = tf.concat([v, v[:, :2]], 1)
+        joined = tf.concat([joined, joined[:, :, :2]], 2)
+        return tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(joined, KERNEL, 1, "VALID")), [1, 2])
+
+    def still(v):
+        return v[:, 0, :2, 0]
+
+    def masks(model, shift):
+        method = tfig.MeaningfulPerturbation(resolution=4, iterations=6, shift=shift, blur=1.0)
+        return tfig.explain(model, x, method, target=1, baseline=0.0).attributions
+
+    np.testing.assert_allclose(masks(turning, 4), masks(turning, 0), atol=1e-9)
+    assert np.abs(masks(still, 4) - masks(still, 0)).max() > 0.01
+
+
+KERNEL = np.random.default_rng(2).normal(size=(3, 3, 1, 2))

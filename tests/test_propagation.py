@@ -331,7 +331,7 @@ def test_channels_first_and_shared_layers():
 # each effect of the expansion at the baseline (a monomial of x - x'), who is given what? (1) nothing of the expansion
 # is left out, (2) nothing goes to a variable that is not in it, (3) all of it is given out, once.
 
-VARIABLES = 4
+VARIABLES = 5
 BY_SCORE = {
     "gradient_x_input": tfig.GradientXInput(),
     "occlusion": tfig.Occlusion(),
@@ -345,8 +345,8 @@ BY_SCORE = {
 
 def monomials():
     rng = np.random.default_rng(0)
-    for size in (1, 2, 3, 4):
-        for _ in range(3):
+    for size in (1, 2, 3, 4, 5):
+        for _ in range(2):
             powers = np.zeros(VARIABLES, int)
             powers[rng.choice(VARIABLES, size, replace=False)] = rng.integers(1, 4, size)
             yield tuple(powers)
@@ -386,6 +386,41 @@ def test_taylor_principles_of_methods_that_see_scores(name):
     else:
         shown = "".join(number for number, held in zip("123", (covered, unrelated, complete), strict=True) if held)
         assert shown == marks
+
+
+@pytest.mark.parametrize("name", BY_SCORE)
+def test_what_polynomials_are_given_is_the_sum_of_what_their_monomials_are(name):
+    """So that the marks, derived on monomials, hold for polynomials."""
+    method, terms = BY_SCORE[name], list(monomials())
+    weights = np.random.default_rng(2).normal(size=len(terms))
+    x = np.random.default_rng(1).uniform(0.5, 1.5, (2, VARIABLES))
+    baseline = tfig.baselines.Dataset(np.zeros((1, VARIABLES))) if method.default_baseline == "dataset" else None
+
+    def polynomial(v, chosen):
+        return sum(weights[i] * tf.reduce_prod(v ** tf.constant(terms[i], v.dtype), 1) for i in chosen)[:, tf.newaxis]
+
+    def given(chosen):
+        return tfig.explain(lambda v: polynomial(v, chosen), x, method, baseline=baseline).attributions
+
+    assert error(given(range(10)), given(range(5)) + given(range(5, 10))) <= 1e-4
+
+
+def test_taylor_principles_of_grad_cam():
+    """Of features: first-order effects completely, each at its own position; of others, as often as their degree."""
+    maps = np.random.default_rng(0).uniform(0.1, 1, (2, 4, 4, 3)).astype("float32")
+    maps[:, 0, 0] = 0
+    image = keras.Input((4, 4, 3))
+    features = L.Activation("linear", name="maps")(image)
+    for powers in ((1, 0, 0), (0, 2, 0), (1, 0, 2)):
+
+        def score(pooled, powers=powers):
+            return keras.ops.prod(pooled ** np.array(powers, "float32"), axis=1, keepdims=True)
+
+        model = keras.Model(image, L.Lambda(score)(L.GlobalAveragePooling2D()(features)))
+        e = tfig.explain(model, maps, tfig.GradCAM(), layer="maps")
+        np.testing.assert_allclose(e.attributions.sum((1, 2, 3)), sum(powers) * e.score, rtol=1e-5)
+        assert (e.attributions[:, 0, 0] == 0).all()
+    assert tfig.methods()["grad_cam"].principles == "23"  # of the first order in features: the rest is left out
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 import itertools
 import math
 
+import cv2
 import numpy as np
+from sklearn import linear_model
 
 
 def shapley(value, count):
@@ -82,3 +84,25 @@ def ranked_regions(attribution, maps, least):
     if (~taken).any():
         shown[~taken] = attribution[~taken].mean()
     return shown
+
+
+def rise(score, x, baseline, grids, shifts, probability):
+    """RISE of one image [H, W, C]: grids [N, s, s] of zeros and ones, enlarged by OpenCV, cut out at shifts [N, 2]."""
+    height, width, _ = x.shape
+    found = np.zeros((height, width))
+    for grid, shift in zip(grids, shifts, strict=True):
+        cells = len(grid)
+        tall, broad = math.ceil(height / cells), math.ceil(width / cells)
+        large = cv2.resize(grid, ((cells + 1) * broad, (cells + 1) * tall), interpolation=cv2.INTER_LINEAR)
+        top, left = int(shift[0] * tall), int(shift[1] * broad)
+        mask = large[top : top + height, left : left + width]
+        found += score(x * mask[..., None] + baseline * (1 - mask[..., None])) * mask
+    return found / len(grids) / probability
+
+
+def lime(score, x, baseline, present, width, alpha):
+    """LIME of one row [F]: scikit-learn's ridge regression on the coalitions `present` [N, F]."""
+    values = [score(np.where(row > 0, x, baseline)) for row in present]
+    cosine = [row.sum() / max(math.sqrt(len(row)) * math.sqrt(row.sum()), 1e-12) for row in present]
+    weights = np.exp(-((1 - np.array(cosine)) ** 2) / width**2)
+    return linear_model.Ridge(alpha=alpha).fit(present, values, sample_weight=weights).coef_

@@ -1,4 +1,4 @@
-"""I-GOS for one image, step by step as the definition reads, in eager TensorFlow and Python loops."""
+"""I-GOS, iGOS++ and meaningful perturbation of one image, as their definitions read, in eager TensorFlow and loops."""
 
 import numpy as np
 import tensorflow as tf
@@ -65,3 +65,75 @@ def igos(model, x, baseline, target, resolution, iterations, steps, l1=1.0, tv=2
             elif i == int(iterations / 1.25):
                 l1 = l1 / 5 if abs(first - here) <= 0.01 else l1
     return np.array(mask), losses, scores, taken
+
+
+def igos_plus_plus(model, x, baseline, target, resolution, iterations, steps, l1=1.0, tv=20.0, beta=2.0):
+    """One image without noise: (product of the masks, losses, steps taken), as the authors' line search has it."""
+    size = x.shape[0]
+
+    def integrated(mask, kept, put):
+        large, total = enlarge(mask, size)[..., None], 0.0
+        for k in range(1, steps + 1):
+            total += model((kept * (k / steps * large) + put * (1 - k / steps * large))[None])[0, target] / steps
+        return total
+
+    def score(delete, insert):
+        product = delete * insert
+        removed = integrated(product, x, baseline) + integrated(delete, x, baseline)
+        return removed - integrated(product, baseline, x) - integrated(insert, baseline, x)
+
+    def regulariser(product):
+        large, gray, variation = enlarge(product, size), tf.reduce_mean(x, -1), 0.0
+        for cut in (lambda m: m[1:] - m[:-1], lambda m: m[:, 1:] - m[:, :-1]):
+            variation += tf.reduce_mean(tf.abs(cut(product)) ** beta) / 2
+            variation += tf.reduce_mean(tf.abs(cut(large)) ** beta * tf.exp(-(cut(gray) ** 2) / 0.01)) / 2
+        return l1 * tf.reduce_mean(tf.abs(1 - product)) + tv * variation
+
+    masks = [tf.ones([resolution, resolution], x.dtype) for _ in range(2)]  # two, or a tape takes them for one
+    losses, taken = [], []
+    for _ in range(iterations):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(masks)
+            scores, penalty = score(*masks), regulariser(masks[0] * masks[1])
+        parts = zip(tape.gradient(scores, masks), tape.gradient(penalty, masks), strict=True)
+        ways = [a / 2 + b for a, b in parts]
+        loss, step = float(scores + penalty), 1000.0
+        squares = sum(float(tf.reduce_sum(way**2)) for way in ways)
+        while True:
+            trial = [tf.clip_by_value(mask - step * way, 0, 1) for mask, way in zip(masks, ways, strict=True)]
+            value = float(score(*trial) + regulariser(trial[0] * trial[1]))
+            if value <= loss - 1e-4 * step * squares or step < 1e-5:
+                break
+            step *= 0.2
+        masks = trial
+        losses.append(loss)
+        taken.append(step)
+    return np.array(masks[0] * masks[1]), losses, taken
+
+
+def meaningful_perturbation(model, x, baseline, target, resolution, iterations, rate, l1, tv, beta, blur):
+    """One image that is not shifted: (mask, losses), by Adam as its paper writes it."""
+    size, reach = x.shape[0], int(3 * blur)
+    taps = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * blur**2))
+    taps = (taps / taps.sum())[:, None, None, None]
+
+    def blurred(mask):
+        image = tf.pad(enlarge(mask, size), [[reach, reach]] * 2, "REFLECT")[None, ..., None]
+        image = tf.nn.conv2d(image, taps, 1, "VALID")
+        return tf.nn.conv2d(image, taps.transpose(1, 0, 2, 3), 1, "VALID")[0]
+
+    mask = tf.ones([resolution, resolution], x.dtype)
+    first, second, losses = tf.zeros_like(mask), tf.zeros_like(mask), []
+    for t in range(1, iterations + 1):
+        with tf.GradientTape() as tape:
+            tape.watch(mask)
+            large = blurred(mask)
+            loss = model((x * large + baseline * (1 - large))[None])[0, target] + l1 * tf.reduce_sum(tf.abs(1 - mask))
+            loss += tv * tf.reduce_sum(tf.abs(mask[1:] - mask[:-1]) ** beta)
+            loss += tv * tf.reduce_sum(tf.abs(mask[:, 1:] - mask[:, :-1]) ** beta)
+        slope = tape.gradient(loss, mask)
+        first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
+        mask -= rate * (first / (1 - 0.9**t)) / (tf.sqrt(second / (1 - 0.999**t)) + 1e-8)
+        mask = tf.clip_by_value(mask, 0, 1)
+        losses.append(float(loss))
+    return np.array(mask), losses

@@ -1,6 +1,7 @@
 """Descent on a mask: the smallest, smoothest part of x whose replacement by the baseline lowers the score most."""
 
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -138,6 +139,10 @@ class Objective:
         return tape.gradient(enlarged, mask, output_gradients=pulled)
 
 
+Cost = Callable[[tf.Tensor, Leaves], tuple[tf.Tensor, tf.Tensor]]
+"""(rows [N], masks of these rows) -> (loss [N], score [N])."""
+
+
 @dataclasses.dataclass(frozen=True)
 class LineSearch:
     """Steps initial * shrink**j until the Armijo condition holds or the step is below `minimum`."""
@@ -147,24 +152,32 @@ class LineSearch:
     armijo: float
     minimum: float
 
-    def __call__(self, cost: Objective, mask: tf.Tensor, direction: tf.Tensor, loss: tf.Tensor, l1: tf.Tensor):
-        """(mask, score and step accepted) for each row, each by its own search; rows that are done stand still."""
-        slope = tf.reduce_sum(tf.square(direction), cost.where.axes)
+    def __call__(self, cost: Cost, masks: Leaves, directions: Leaves, loss: tf.Tensor) -> tuple:
+        """(masks, score, step accepted) for each row, each by its own search; rows that are done stand still.
+
+        Args:
+            cost: (rows [N], their masks) -> (loss [N], score [N]).
+            masks, directions: [B, ...] each, descended on together.
+            loss: [B], of the masks as they are.
+        """
+        flat = [range(1, len(direction.shape)) for direction in directions]
+        slope = tf.add_n([tf.reduce_sum(tf.square(d), axes) for d, axes in zip(directions, flat, strict=True)])
 
         def attempt(step, still, new, score, taken):
             index = remaining(still)
-            some = cost.take(index)
-            trial = tf.clip_by_value(tf.gather(mask, index) - step * tf.gather(direction, index), 0.0, 1.0)
-            value = some.score(trial)
+            trials = tuple(
+                tf.clip_by_value(tf.gather(mask, index) - step * tf.gather(way, index), 0.0, 1.0)
+                for mask, way in zip(masks, directions, strict=True)
+            )
+            value, scored = cost(index, trials)
             limit = tf.gather(loss, index) - self.armijo * step * tf.gather(slope, index)
-            rejected = (value + some.penalty(trial, tf.gather(l1, index)) > limit) & (step >= self.minimum)
-            results = (rejected, trial, value, tf.fill(tf.shape(index), step))
-            return step * self.shrink, *put((still, new, score, taken), index, results)
+            rejected = (value > limit) & (step >= self.minimum)
+            found = put((still, *new, score, taken), index, (rejected, *trials, scored, tf.fill(tf.shape(index), step)))
+            return step * self.shrink, found[0], tuple(found[1:-2]), found[-2], found[-1]
 
         nothing = tf.zeros_like(loss)
-        start = (tf.constant(self.initial, mask.dtype), tf.ones_like(loss, tf.bool), mask, nothing, nothing)
-        found = tf.while_loop(lambda step, still, *_: tf.reduce_any(still), attempt, start, parallel_iterations=1)
-        return found[2:]
+        start = (tf.constant(self.initial, loss.dtype), tf.ones_like(loss, tf.bool), masks, nothing, nothing)
+        return tf.while_loop(lambda step, still, *_: tf.reduce_any(still), attempt, start, parallel_iterations=1)[2:]
 
 
 def igos(
@@ -187,7 +200,13 @@ def igos(
             penalty = cost.penalty(mask, l1)
         loss = penalty + score
         direction = cost.integrated_gradient(mask, steps, deviation, i) + tape.gradient(penalty, mask)
-        mask, new, step = search(cost, mask, direction, loss, l1)
+
+        def value(rows, masks):
+            some = cost.take(rows)
+            score = some.score(masks[0])
+            return score + some.penalty(masks[0], tf.gather(l1, rows)), score
+
+        (mask,), new, step = search(value, (mask,), (direction,), loss)
         logs = tuple(log.write(i, value) for log, value in zip(logs, (loss, new, step), strict=True))
         # The authors ease the size penalty of masks that still change nothing, half-way and towards the end.
         change = tf.abs(first - score)

@@ -8,7 +8,6 @@ from tfig.baselines import Blur, Noise
 from tfig.kernels.expectation import fork, jitter, total, uniform
 from tfig.kernels.gradient import value_and_gradient
 from tfig.kernels.mask import LineSearch, Objective, neighbours, total_variation
-from tfig.kernels.rows import put, remaining
 from tfig.problem import Problem, Trace, per_row
 
 SIGMA = 0.01
@@ -94,39 +93,25 @@ def _integrated(cost: Objective, mask: tf.Tensor, steps: int, deviation: tf.Tens
         points = list(p.x)
         start = jitter(cost.baseline, deviation, fork(p.seed, tf.fill(tf.shape(row), stream)), sample, row)
         points[leaf] = start + per_row(share, change) * tf.gather(change, row)
-        return p.score(tuple(points))
+        return tf.cast(p.score(tuple(points)), change.dtype)
 
-    return total(cost.problem, steps, tf.zeros([cost.problem.rows]), term) / steps
+    return total(cost.problem, steps, tf.zeros([cost.problem.rows], change.dtype), term) / steps
 
 
 def descend(pair: Pair, search: LineSearch, resolution: int, iterations: int) -> tuple[tf.Tensor, Trace]:
     """(enlarged product [B, H, W, 1], trace: mask, losses and step_sizes), each row by its own line search."""
     where, x = pair.cost.where, pair.cost.x
 
-    def cost(one: Pair, delete: tf.Tensor, insert: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
-        return one.penalty(delete * insert) + one.score(delete, insert, stream)
-
     def iterate(i, delete, insert, logs):
-        loss = cost(pair, delete, insert, i)
-        ways = pair.directions(delete, insert, i)
-        slope = tf.add_n([tf.reduce_sum(tf.square(way), where.axes) for way in ways])
+        def cost(rows, masks):
+            some = pair.take(rows)
+            value = some.penalty(masks[0] * masks[1]) + some.score(masks[0], masks[1], i)
+            return value, value
 
-        def attempt(step, still, delete_, insert_, taken):
-            index = remaining(still)
-            trials = [
-                tf.clip_by_value(tf.gather(mask, index) - step * tf.gather(way, index), 0.0, 1.0)
-                for mask, way in zip((delete, insert), ways, strict=True)
-            ]
-            value = cost(pair.take(index), trials[0], trials[1], i)
-            limit = tf.gather(loss, index) - search.armijo * step * tf.gather(slope, index)
-            rejected = (value > limit) & (step >= search.minimum)
-            found = (rejected, *trials, tf.fill(tf.shape(index), step))
-            return step * search.shrink, *put((still, delete_, insert_, taken), index, found)
-
-        state = (tf.constant(search.initial), tf.ones_like(loss, tf.bool), delete, insert, tf.zeros_like(loss))
-        found = tf.while_loop(lambda step, still, *_: tf.reduce_any(still), attempt, state, parallel_iterations=1)
-        logs = tuple(log.write(i, value) for log, value in zip(logs, (loss, found[4]), strict=True))
-        return i + 1, found[2], found[3], logs
+        loss, _ = cost(tf.range(tf.shape(x)[0]), (delete, insert))
+        (delete, insert), _, step = search(cost, (delete, insert), pair.directions(delete, insert, i), loss)
+        logs = tuple(log.write(i, value) for log, value in zip(logs, (loss, step), strict=True))
+        return i + 1, delete, insert, logs
 
     ones = where.open(x, resolution)
     logs = tuple(tf.TensorArray(x.dtype, iterations, element_shape=[None]) for _ in range(2))
