@@ -131,6 +131,7 @@ ORDER = [
     ("view", "arguments"),
     ("api",),
     ("comparison",),
+    ("metrics",),
     ("console",),
     ("serving",),
     ("cli",),

@@ -6,6 +6,7 @@
 """
 
 from tfig import baselines as baselines
+from tfig import metrics as metrics
 from tfig import rules as rules
 from tfig.api import Explainer as Explainer
 from tfig.api import explain as explain

@@ -1,5 +1,6 @@
 """explain() and Explainer: from the user's arguments to a call of a program."""
 
+import copy
 import dataclasses
 import difflib
 import warnings
@@ -207,29 +208,52 @@ class Explainer:
         if isinstance(x, list) and x and all(np.isscalar(leaf) for leaf in tf.nest.flatten(x)):
             x = np.asarray(x)
         structure, leaves = network.read(self.model, x)
-        rows = len(leaves[0])
-        posed = self.pose(structure, leaves, target)
-        compiled, codes, against, fed = posed.program, posed.target, posed.against, posed.fed
         described: list[network.Leaf] = tf.nest.flatten(structure)
+        posed = self.pose(structure, leaves, target)
+        sides = self.method.sides([v for v, leaf in zip(leaves, described, strict=True) if leaf.explained])
+        asked = self if target is self.target else self.about(target)
+        parts = [
+            asked._explanation(answer, structure, [leaf[span] for leaf in leaves], posed.layer)
+            for span, answer in self.answers(posed, leaves, sides, progress)
+        ]
+        return _warned(Explanation.concatenate(parts))
+
+    @property
+    def by_row(self) -> bool:
+        """Whether seed or baseline are given for each row, and so belong to rows in their order."""
+        given = self.baseline.value if isinstance(self.baseline, baselines.AtLayer) else self.baseline
+        return any(np.ndim(value) > 0 for value in (self.seed, *tf.nest.flatten(given)))
+
+    def about(self, target: Any) -> "Explainer":
+        """The same question of another target."""
+        other = copy.copy(self)
+        other.target = target
+        return other
+
+    def answers(
+        self, posed: "Posed", leaves: list[np.ndarray], sides: list[np.ndarray], progress: bool = False
+    ) -> Iterator[tuple[slice, dict[str, Any]]]:
+        """What the program says of rows `leaves`, chunk by chunk: (which rows, its answer)."""
+        rows, compiled = len(leaves[0]), posed.program
         seeds = arguments.per_row("seed", self.seed, rows)
         size = self.batch_size or int(np.clip(CHUNK_ELEMENTS // max(leaf[0].size for leaf in leaves), 1, 256))
         starts = range(0, rows, size)
         bar = keras.utils.Progbar(len(starts), unit_name="chunk") if progress else None
-        parts = []
         for start in starts:
             span = slice(start, start + size)
-            given = [value if len(value) == 1 else value[span] for value in fed] if compiled.fed else []
-            answer = compiled.run(
-                tuple(tf.convert_to_tensor(leaf[span]) for leaf in leaves),
-                *(tf.constant(values[span]) for values in (codes, against, seeds)),
-                tf.constant(size, tf.int32),
-                tuple(map(tf.convert_to_tensor, given)),
-                tuple(map(tf.convert_to_tensor, self.method.sides([v[span] for v in _explained(leaves, described)]))),
+            given = [value if len(value) == 1 else value[span] for value in posed.fed] if compiled.fed else []
+            yield (
+                span,
+                compiled.run(
+                    tuple(tf.convert_to_tensor(leaf[span]) for leaf in leaves),
+                    *(tf.constant(values[span]) for values in (posed.target, posed.against, seeds)),
+                    tf.constant(size, tf.int32),
+                    tuple(map(tf.convert_to_tensor, given)),
+                    tuple(tf.convert_to_tensor(side[span]) for side in sides),
+                ),
             )
-            parts.append(self._explanation(answer, structure, [leaf[span] for leaf in leaves], posed.layer))
             if bar:
                 bar.add(1)
-        return _warned(Explanation.concatenate(parts))
 
     def pose(self, structure: Any, leaves: list[np.ndarray], target: Any) -> "Posed":
         """The program for rows `leaves` of inputs `structure`, and what it is fed beside them."""
@@ -319,11 +343,8 @@ class Explainer:
             output=self.output,
             trace=trace,
             x=x,
+            explainer=self,
         )
-
-
-def _explained(leaves: list[np.ndarray], described: list[network.Leaf]) -> list[np.ndarray]:
-    return [value for value, leaf in zip(leaves, described, strict=True) if leaf.explained]
 
 
 def _warned(e: Explanation) -> Explanation:

@@ -27,6 +27,8 @@ class Explanation:
         layer, output: where the question was posed, and what was read off the model; None as in `tfig.explain`.
         trace: per-row diagnostics by name, [B, ...] each.
         x: the rows explained; None where they were left out.
+        explainer: the `tfig.Explainer` that answered, for metrics that ask on; None where it was loaded or served, or
+            where rows of it were picked out that have seeds or baselines of their own.
     """
 
     attributions: Nest
@@ -40,6 +42,7 @@ class Explanation:
     output: str | None = None
     trace: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     x: Nest = None
+    explainer: Any = None
 
     def __len__(self) -> int:
         return len(self.score)
@@ -57,6 +60,7 @@ class Explanation:
             attributions=take(self.attributions),
             x=take(self.x),
             trace=take(dict(self.trace)),
+            explainer=None if self.explainer is None or self.explainer.by_row else self.explainer,
             **{name: take(getattr(self, name)) for name in _ROWS},
         )
 

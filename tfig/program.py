@@ -259,27 +259,27 @@ def surroundings(function: Any) -> tuple:
     )
 
 
-def last_map(model: Any, structure: Any) -> keras.Layer:
-    """The layer with the last feature map that has spatial axes, [B, ..., C], nested ones included, in order of calls.
+def calls(model: Any, structure: Any) -> list[tuple[keras.Layer, bool]]:
+    """The layers without layers inside, in the order of calls, each with whether its output is a feature map.
 
-    Looked for once, while the model stays as it is.
+    A feature map is float and has spatial axes, [B, ..., C]. Looked for once, while the model stays as it is.
 
     Raises:
-        ValueError: there is none, or the model is none of Keras'.
+        ValueError: the model is none of Keras'.
     """
     network = Network(model, structure)
-    key = (tuple(network.leaves), slices.state(model))
-    known = _maps.setdefault(model, {})
-    found = known[key]() if key in known else None
-    if found is not None:
-        return found
-    seen: list[keras.Layer] = []
+    if isinstance(model, keras.Layer):
+        known = _calls.setdefault(model, {})
+        key = (tuple(network.leaves), slices.state(model))
+        found = [(layer(), is_map) for layer, is_map in known.get(key, ())]
+        if found and all(layer is not None for layer, _ in found):
+            return found
+    seen: list[tuple[keras.Layer, bool]] = []
 
     def record(part: Any, call: Any, *args: Any, **kwargs: Any) -> Any:
         output = call(*args, **kwargs)
-        inner = isinstance(part, keras.Layer) and not isinstance(part, keras.layers.InputLayer)
-        if inner and tf.is_tensor(output) and len(output.shape) > 2 and output.dtype.is_floating:
-            seen.append(part)
+        if isinstance(part, keras.Layer) and not isinstance(part, keras.layers.InputLayer):
+            seen.append((part, tf.is_tensor(output) and len(output.shape) > 2 and output.dtype.is_floating))
         return output
 
     def trace(*x):
@@ -290,13 +290,25 @@ def last_map(model: Any, structure: Any) -> keras.Layer:
         tf.function(
             trace, input_signature=[leaf.spec for leaf in network.leaves], autograph=False
         ).get_concrete_function()
-    if not seen:
+    known[key] = [(weakref.ref(layer), is_map) for layer, is_map in seen]
+    return seen
+
+
+def last_map(model: Any, structure: Any) -> keras.Layer:
+    """The layer with the last feature map, nested ones included.
+
+    Raises:
+        ValueError: there is none, or the model is none of Keras'.
+    """
+    maps = [layer for layer, is_map in calls(model, structure) if is_map]
+    if not maps:
         raise ValueError(f"model {model.name!r} has no feature map with spatial axes, [B, H, W, C]; pass layer=.")
-    known[key] = weakref.ref(seen[-1])
-    return seen[-1]
+    return maps[-1]
 
 
-_maps: weakref.WeakKeyDictionary[Any, dict[tuple, weakref.ref[keras.Layer]]] = weakref.WeakKeyDictionary()
+_calls: weakref.WeakKeyDictionary[Any, dict[tuple, list[tuple[weakref.ref[keras.Layer], bool]]]] = (
+    weakref.WeakKeyDictionary()
+)
 _programs: weakref.WeakKeyDictionary[Any, collections.OrderedDict[tuple, Program]] = weakref.WeakKeyDictionary()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tfig.kernels.expectation import fork, total, uniform
+from tfig.kernels.expectation import each, fork, total, uniform
 from tfig.network import Leaves
 from tfig.problem import Problem, per_row
 
@@ -33,7 +33,7 @@ class Features:
         """Values [N, M] at every position of their feature, in the shapes of `like`."""
         row = tf.range(tf.shape(values)[0])
         return tuple(
-            tf.cast(_to(leaf, tf.gather(values, full(index, values), batch_dims=1)), leaf.dtype)
+            tf.cast(channelled(leaf, tf.gather(values, full(index, values), batch_dims=1)), leaf.dtype)
             for index, leaf in zip(self.of(row), like, strict=True)
         )
 
@@ -50,7 +50,7 @@ def full(index: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     return tf.broadcast_to(index, tf.concat([tf.shape(values)[:1], tf.shape(index)[1:]], 0))
 
 
-def _to(like: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+def channelled(like: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
     """Values of positions with an axis of channels, where `like` has one."""
     return positions[..., tf.newaxis] if len(positions.shape) < len(like.shape) else positions
 
@@ -69,7 +69,7 @@ def like(x: Leaves) -> Leaves:
 def mix(problem: Problem, index: Leaves, present: tf.Tensor) -> Leaves:
     """x with features at the baseline where `present` [N, M] is 0."""
     masks = [tf.gather(present, full(one, present), batch_dims=1) for one in index]
-    return blend(problem, tuple(_to(leaf, mask) for leaf, mask in zip(problem.x, masks, strict=True)))
+    return blend(problem, tuple(channelled(leaf, mask) for leaf, mask in zip(problem.x, masks, strict=True)))
 
 
 def blend(problem: Problem, masks: Leaves) -> Leaves:
@@ -80,13 +80,37 @@ def blend(problem: Problem, masks: Leaves) -> Leaves:
 def one_left_out(problem: Problem, features: Features, without: Callable[[Problem, tf.Tensor, tf.Tensor], Leaves]):
     """F(x) - F(x without feature m) for every m, [B, M]; `without`: (problem, m [N], row [N]) -> points."""
     clean = problem.score(problem.x)
-    blank = tf.zeros([problem.rows, features.count], clean.dtype)
 
     def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
-        difference = tf.gather(clean, row) - p.score(without(p, sample, row))
-        return difference[:, tf.newaxis] * tf.one_hot(sample, features.count, dtype=clean.dtype)
+        return tf.gather(clean, row) - p.score(without(p, sample, row))
 
-    return total(problem, features.count, blank, term)
+    return each(problem, features.count, clean, term)
+
+
+def along(problem: Problem, counts: tf.Tensor) -> tf.Tensor:
+    """F with the first counts[k] positions at the baseline, in the order of the rows' sides, [B, K].
+
+    ``problem.sides`` holds each position's place in the order, int32 [B, ...] without channels for each leaf.
+    """
+
+    def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+        limit = tf.gather(counts, sample)
+        masks = (
+            channelled(leaf, place >= tf.reshape(limit, [-1, *[1] * (len(place.shape) - 1)]))
+            for leaf, place in zip(p.x, p.sides, strict=True)
+        )
+        return p.score(tuple(tf.where(m, x, b) for m, x, b in zip(masks, p.x, p.baseline, strict=True)))
+
+    return each(problem, tf.size(counts), problem.score(problem.x), term)
+
+
+def chosen(problem: Problem, seed: tf.Tensor, sample: tf.Tensor, size: tf.Tensor) -> Leaves:
+    """Random sets of `size` [N] of all positions, as masks bool [N, ...] without channels for each leaf."""
+    shapes = [positions(leaf) for leaf in problem.x]
+    sizes = [tf.reduce_prod(tf.stack(shape)) for shape in shapes]
+    inside = shuffled(seed, sample, tf.add_n(sizes)) < size[:, tf.newaxis]
+    parts = tf.split(inside, sizes, 1, len(sizes))
+    return tuple(tf.reshape(part, [-1, *shape]) for part, shape in zip(parts, shapes, strict=True))
 
 
 def permuted(problem: Problem, features: Features, samples: int, at: Callable[..., Problem]) -> tf.Tensor:
@@ -215,7 +239,7 @@ def windows(problem: Problem, window: tuple[int, ...], strides: tuple[int, ...])
                 inside = (place >= start[:, tf.newaxis]) & (place < start[:, tf.newaxis] + size[axis])
                 shape = [tf.shape(sample)[0], *[1] * axis, sides[axis], *[1] * (len(sides) - axis - 1)]
                 mask = mask * tf.reshape(tf.cast(inside, tf.float32), shape)
-            return _to(leaf, mask)
+            return channelled(leaf, mask)
 
         def term(p: Problem, sample: tf.Tensor, row: tf.Tensor, which=which, covered=covered, blank=blank):
             inside = tf.cast(covered(sample), blank.dtype)

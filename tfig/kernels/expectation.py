@@ -37,6 +37,24 @@ def total(problem: Problem, count: int | tf.Tensor, like: Any, term: Term) -> An
     return tf.while_loop(lambda start, sums: start < count, add, (start, zeros), parallel_iterations=1)[1]
 
 
+def each(problem: Problem, count: int | tf.Tensor, like: Any, term: Term) -> Any:
+    """term(s) of every sample, not summed: a nest of [B, count, ...] where `like` is a nest of [B, ...]."""
+
+    def apart(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> Any:
+        own = tf.one_hot(sample, count, on_value=True, off_value=False)
+
+        def placed(value: tf.Tensor) -> tf.Tensor:
+            here = tf.reshape(own, tf.concat([tf.shape(own), tf.ones([len(value.shape) - 1], tf.int32)], 0))
+            return tf.where(here, value[:, tf.newaxis], tf.zeros([], value.dtype))
+
+        return tf.nest.map_structure(placed, term(p, sample, row))
+
+    def room(value: tf.Tensor) -> tf.Tensor:
+        return tf.zeros(tf.concat([[problem.rows, count], tf.shape(value)[1:]], 0), value.dtype)
+
+    return total(problem, count, tf.nest.map_structure(room, like), apart)
+
+
 def over_noise(
     problem: Problem, count: int, noise: float, like: Any, term: Callable[[Problem, tf.Tensor], Any], at_source: bool
 ) -> Any:

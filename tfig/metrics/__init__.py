@@ -1,0 +1,27 @@
+"""Can an explanation be trusted? Metrics, as plain functions of an `Explanation`."""
+
+from tfig.metrics.axioms import completeness as completeness
+from tfig.metrics.axioms import input_invariance as input_invariance
+from tfig.metrics.axioms import non_sensitivity as non_sensitivity
+from tfig.metrics.complexity import complexity as complexity
+from tfig.metrics.complexity import sparseness as sparseness
+from tfig.metrics.facts import METRICS as METRICS
+from tfig.metrics.facts import Metric as Metric
+from tfig.metrics.faithfulness import Curve as Curve
+from tfig.metrics.faithfulness import average_drop as average_drop
+from tfig.metrics.faithfulness import deletion as deletion
+from tfig.metrics.faithfulness import faithfulness_correlation as faithfulness_correlation
+from tfig.metrics.faithfulness import increase as increase
+from tfig.metrics.faithfulness import infidelity as infidelity
+from tfig.metrics.faithfulness import insertion as insertion
+from tfig.metrics.faithfulness import pixel_flipping as pixel_flipping
+from tfig.metrics.faithfulness import sensitivity_n as sensitivity_n
+from tfig.metrics.localisation import pointing_game as pointing_game
+from tfig.metrics.localisation import relevance_mass as relevance_mass
+from tfig.metrics.localisation import relevance_rank as relevance_rank
+from tfig.metrics.randomisation import Randomisation as Randomisation
+from tfig.metrics.randomisation import model_randomisation as model_randomisation
+from tfig.metrics.randomisation import random_logit as random_logit
+from tfig.metrics.robustness import avg_sensitivity as avg_sensitivity
+from tfig.metrics.robustness import local_lipschitz as local_lipschitz
+from tfig.metrics.robustness import max_sensitivity as max_sensitivity

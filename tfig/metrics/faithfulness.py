@@ -1,0 +1,464 @@
+"""Faithfulness: does the score change where the explanation says it should?"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from tfig.baselines import Blur
+from tfig.explanation import Explanation
+from tfig.kernels import coalition
+from tfig.kernels.expectation import each, fork, normal, spread, uniform
+from tfig.methods.checks import at_least, one_of, whole
+from tfig.metrics import probe
+from tfig.metrics.facts import metric
+from tfig.network import Leaves
+from tfig.problem import Problem, Trace, per_row, row_sum
+
+PROTOCOLS = ("rise", "igos")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Curve:
+    """Scores along a ranking.
+
+    Fields:
+        fractions: [K], of the positions that were changed.
+        scores: [B, K], F there.
+        area: [B], the number a table shows.
+    """
+
+    fractions: np.ndarray
+    scores: np.ndarray
+    area: np.ndarray
+
+    @property
+    def value(self) -> np.ndarray:
+        """The area, [B]."""
+        return self.area
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ranking(probe.Probe):
+    counts: tuple[int, ...]
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """F with the first positions of the order at the baseline."""
+        return (), {"scores": coalition.along(problem, tf.constant(self.counts, tf.int32))}
+
+
+def _scores(e: Explanation, places: list[np.ndarray], counts: np.ndarray, **asked: Any) -> np.ndarray:
+    return probe.measure(e, _Ranking(tuple(map(int, counts))), places, **asked)["scores"]
+
+
+def _counts(protocol: str, positions: int, steps: int) -> np.ndarray:
+    """How many positions are changed at each point of the curve."""
+    one_of("protocol", protocol, PROTOCOLS)
+    whole("steps", steps, 1)
+    step = -(-positions // steps) if protocol == "rise" else max(1, positions // steps)
+    counts = np.minimum(np.arange(0, positions + step, step), positions)
+    return counts if protocol == "rise" else counts[1:]
+
+
+def _curve(protocol: str, counts: np.ndarray, scores: np.ndarray) -> Curve:
+    """ "rise": the trapezoidal mean of equally spaced points; "igos": each score weighed by the positions before it."""
+    if protocol == "rise":
+        area = (scores.sum(1) - scores[:, 0] / 2 - scores[:, -1] / 2) / (len(counts) - 1)
+    else:
+        area = (scores * np.diff(counts, prepend=0)).sum(1) / counts[-1]
+    return Curve(counts / counts[-1], scores, area)
+
+
+def _absent(e: Explanation, protocol: str, inserting: bool, given: Any) -> Any:
+    """What a protocol shows in place of what is not there; on inputs without spatial axes zeros."""
+    if given is not None:
+        return given
+    if not probe.spatial(e) or (protocol == "rise" and not inserting):
+        return 0
+    return Blur(11, 5.0) if protocol == "rise" else Blur(51, 50.0)
+
+
+@metric(
+    better="lower",
+    range="that of F: 0 to 1 for probabilities",
+    cost="steps + 1",
+    reference="Petsiuk, Das & Saenko, RISE, 2018, arXiv:1806.07421; Khorram, Lawson & Li, iGOS++, 2021, "
+    "arXiv:2012.15783",
+)
+def deletion(
+    e: Explanation, *, protocol: str = "rise", steps: int = 50, baseline: Any = None, output: str | None = None,
+    model: Any = None,
+) -> Curve:  # fmt: skip
+    """F as positions are replaced by the baseline, from the highest attribution down, and the area under it.
+
+    All channels of a position go together; of equal attributions the first goes first. Two protocols, whose numbers
+    are not comparable:
+
+        "rise": ceil(M / steps) of M positions a step; zeros in their place; trapezoidal mean of all points.
+        "igos": max(1, M // steps) a step; the blurred image (51 taps, 50 pixels) in their place; the mean of scores
+            after each step, weighed by its positions. The authors' code adds the last, smaller step without its
+            score; here it has it.
+
+    Both papers read probabilities: pass output="probabilities" where logits were explained.
+
+    Args:
+        protocol, steps: see above.
+        baseline: as in `tfig.explain`, in place of the protocol's; inputs without spatial axes have zeros.
+        output: "logits" or "probabilities"; by default what was explained.
+        model: for explanations that were loaded or served: the model, or a `tfig.Explainer`.
+
+    Returns:
+        a `Curve`; ``area`` is [B].
+    """
+    places, count = probe.places(e)
+    counts = _counts(protocol, count, steps)
+    start = _absent(e, protocol, False, baseline)
+    return _curve(protocol, counts, _scores(e, places, counts, model=model, baseline=start, output=output))
+
+
+@metric(
+    better="higher",
+    range="that of F: 0 to 1 for probabilities",
+    cost="steps + 1",
+    reference="Petsiuk, Das & Saenko, RISE, 2018, arXiv:1806.07421; Khorram, Lawson & Li, iGOS++, 2021, "
+    "arXiv:2012.15783",
+)
+def insertion(
+    e: Explanation, *, protocol: str = "rise", steps: int = 50, baseline: Any = None, output: str | None = None,
+    model: Any = None,
+) -> Curve:  # fmt: skip
+    """F as positions are brought back onto the baseline, from the highest attribution down, and the area under it.
+
+    As `deletion`, but "rise" starts from a blur of 11 taps and 5 pixels.
+
+    Args:
+        protocol, steps, baseline, output, model: as in `deletion`.
+
+    Returns:
+        a `Curve`; ``area`` is [B].
+    """
+    places, count = probe.places(e)
+    counts = _counts(protocol, count, steps)
+    last_first = [count - 1 - place for place in places]
+    start = _absent(e, protocol, True, baseline)
+    return _curve(protocol, counts, _scores(e, last_first, count - counts, model=model, baseline=start, output=output))
+
+
+@metric(
+    better="higher",
+    range="that of differences of F",
+    cost="steps + 1",
+    reference="Bach et al., 2015; Samek et al., Evaluating the Visualization of What a Deep Neural Network Has "
+    "Learned, 2017, arXiv:1509.06321",
+)
+def pixel_flipping(
+    e: Explanation, *, steps: int = 50, order: str = "most", baseline: Any = None, output: str | None = None,
+    model: Any = None,
+) -> Curve:  # fmt: skip
+    """The mean fall of F as positions are flipped to the baseline: mean{ F(x) - F(x after k steps) : k = 0...K }.
+
+    Args:
+        steps: ceil(M / steps) of M positions are flipped in each.
+        order: "most" relevant first (higher is better), or "least" (then lower is).
+        baseline: what they are flipped to; by default the explanation's own, else zeros.
+        output, model: as in `deletion`.
+
+    Returns:
+        a `Curve` of F; ``area`` [B] is the area over it.
+    """
+    one_of("order", order, ("most", "least"))
+    places, count = probe.places(e)
+    counts = _counts("rise", count, steps)
+    if order == "least":
+        places = [count - 1 - place for place in places]
+    start = probe.own_baseline(e, baseline)
+    scores = _scores(e, places, counts, model=model, baseline=start, output=output)
+    return Curve(counts / count, scores, (scores[:, :1] - scores).mean(1))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Perturbed(probe.Probe):
+    kind: str
+    samples: int
+    noise: float
+    widest: int
+
+    stochastic: ClassVar[bool] = True
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """I . phi, and F(x) - F(x - I), for every I, [B, samples]."""
+        clean, count = problem.score(problem.x), len(problem.x)
+
+        def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            change = self.perturbation(p, sample, p.sides[count:])
+            products = tuple(tf.cast(i, tf.float32) * phi for i, phi in zip(change, p.sides[:count], strict=True))
+            moved = tuple(x - i for x, i in zip(p.x, change, strict=True))
+            return row_sum(products), tf.gather(clean, row) - p.score(moved)
+
+        dots, falls = each(problem, self.samples, (tf.zeros([problem.rows]), clean), term)
+        return (), {"dots": dots, "falls": falls}
+
+    def perturbation(self, p: Problem, sample: tf.Tensor, given: Leaves) -> Leaves:
+        """I for each leaf."""
+        if self.kind == "given":
+            return tuple(tf.cast(tf.gather(i, sample, batch_dims=1), x.dtype) for i, x in zip(given, p.x, strict=True))
+        seeds = [fork(p.seed, tf.fill(tf.shape(sample), -2 - i)) for i in range(len(p.x))]
+        if self.kind == "gaussian":
+            return tuple(
+                per_row(self.noise * spread(x), x) * normal(seed, sample, x) for x, seed in zip(p.x, seeds, strict=True)
+            )
+        leaves = []
+        for x, b, seed in zip(p.x, p.baseline, seeds, strict=True):
+            sides = coalition.positions(x)
+            draw = uniform(seed, sample, tf.zeros([tf.shape(sample)[0], len(sides) + 1]))
+            width = 1 + tf.cast(draw[:, 0] * self.widest, tf.int32)
+            inside = tf.ones_like(x[..., :1])
+            for axis, side in enumerate(sides):
+                size = tf.minimum(width, side)
+                begin = tf.cast(draw[:, axis + 1] * tf.cast(side - size + 1, tf.float32), tf.int32)
+                place = tf.range(side)
+                held = (place >= begin[:, tf.newaxis]) & (place < (begin + size)[:, tf.newaxis])
+                shape = [-1, *[1] * axis, side, *[1] * (len(sides) - axis)]
+                inside *= tf.cast(tf.reshape(held, shape), x.dtype)
+            leaves.append(inside * (x - b))
+        return tuple(leaves)
+
+
+@metric(
+    better="lower",
+    range="0 to infinity, in squares of F",
+    cost="samples",
+    reference="Yeh et al., On the (In)fidelity and Sensitivity of Explanations, 2019, arXiv:1901.09392",
+)
+def infidelity(
+    e: Explanation, *, perturbation: Any = "gaussian", samples: int = 1000, noise: float = 0.2, widest: int = 10,
+    normalize: bool = False, baseline: Any = None, output: str | None = None, seed: Any = 0, model: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """mean{ (I . phi - (F(x) - F(x - I)))**2 : I }: how well phi, taken as a slope, foretells what perturbations do.
+
+    Args:
+        perturbation: of x by I: "gaussian"; "square", patches set to the baseline; or arrays I [S, B, ...] in the
+            nest of x (S takes the place of `samples`).
+        samples: I drawn for each row; the authors draw 1,000 to 10,000.
+        noise: deviation of the Gaussian, as a share of each row's max - min.
+        widest: squares have sides of 1 to `widest` positions.
+        normalize: first scale phi by the factor that makes the mean smallest, as the authors do.
+        baseline: of the squares; by default the explanation's own, else zeros.
+        output, model: as in `deletion`.
+        seed: of the perturbations, as in `tfig.explain`.
+
+    Returns:
+        [B]. Maps with one value a position are shared among its channels.
+
+    Raises:
+        ValueError: squares without spatial axes, arrays of another shape.
+    """
+    asked = probe.question(e, model)
+    fed = [_like(phi, x) for phi, x in zip(probe.parts(e), _points(e, asked), strict=True)]
+    kind = perturbation if isinstance(perturbation, str) else "given"
+    one_of("perturbation", kind, ("gaussian", "square", "given"))
+    if kind == "square" and not all(phi.ndim > 2 for phi in fed):
+        raise ValueError("perturbation='square' needs spatial axes; pass 'gaussian' or arrays.")
+    if kind == "given":
+        given = [np.moveaxis(np.asarray(one, np.float32), 0, 1) for one in tf.nest.flatten(perturbation)]
+        if [one.shape[2:] for one in given] != [phi.shape[1:] for phi in fed] or len(given[0]) != len(e):
+            raise ValueError(
+                f"perturbation has shapes {[list(np.shape(one)) for one in tf.nest.flatten(perturbation)]}; it must be "
+                f"[S, B, ...] with x's {[list(phi.shape) for phi in fed]}."
+            )
+        fed, samples = [*fed, *given], given[0].shape[1]
+    whole("samples", samples, 1)
+    whole("widest", widest, 1)
+    at_least("noise", noise, 0)
+    found = probe.measure(
+        e, _Perturbed(kind, samples, noise, widest), fed, model=model, baseline=probe.own_baseline(e, baseline),
+        output=output, seed=seed,
+    )  # fmt: skip
+    dots, falls = found["dots"].astype(np.float64), found["falls"].astype(np.float64)
+    if normalize:
+        squares = (dots**2).mean(1)
+        dots = (
+            dots * np.where(squares > 0, (dots * falls).mean(1) / np.where(squares > 0, squares, 1), 1)[:, np.newaxis]
+        )
+    return ((dots - falls) ** 2).mean(1)
+
+
+def _points(e: Explanation, asked: Any) -> list[np.ndarray | None]:
+    """The rows explained of each leaf, where attributions may have fewer channels than they."""
+    if probe.at_layer(e):
+        return [None] * len(probe.parts(e))
+    if e.layer is not None:
+        raise ValueError("infidelity compares entries of x, and this map is of a layer's positions; use deletion.")
+    leaves = tf.nest.flatten(probe.rows(e))
+    return leaves if len(leaves) == len(probe.parts(e)) else [x for x in leaves if x.dtype.kind == "f"]
+
+
+def _like(phi: np.ndarray, x: np.ndarray | None) -> np.ndarray:
+    """A map of positions shared among the channels of x."""
+    if x is None or phi.shape == x.shape:
+        return phi
+    return np.broadcast_to(phi / x.shape[-1], x.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Subsets(probe.Probe):
+    sizes: tuple[int, ...]
+    samples: int
+
+    stochastic: ClassVar[bool] = True
+
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """sum{ phi_i : i in S } and F(x) - F(x without S), for every S, [B, sizes * samples]."""
+        clean = problem.score(problem.x)
+
+        def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            size = tf.gather(tf.constant(self.sizes), sample // self.samples)
+            chosen = coalition.chosen(p, p.seed, sample, size)
+            mass = row_sum(tuple(tf.where(s, phi, 0.0) for s, phi in zip(chosen, p.sides, strict=True)))
+            kept = tuple(1 - tf.cast(coalition.channelled(x, s), x.dtype) for s, x in zip(chosen, p.x, strict=True))
+            return mass, tf.gather(clean, row) - p.score(coalition.blend(p, kept))
+
+        masses, falls = each(problem, len(self.sizes) * self.samples, (tf.zeros([problem.rows]), clean), term)
+        return (), {"masses": masses, "falls": falls}
+
+
+def _correlations(
+    e: Explanation, sizes: Sequence[int], samples: int, baseline: Any, output: str | None, seed: Any, model: Any
+) -> np.ndarray:
+    """Pearson's correlation over random sets of each size, [B, sizes]; 0 where either side does not vary."""
+    leaves = probe.maps(e)
+    count = sum(leaf[0].size for leaf in leaves)
+    for size in sizes:
+        whole("n", size, 1)
+        if size > count:
+            raise ValueError(f"n is {size}, and there are {count} positions.")
+    whole("samples", samples, 2)
+    found = probe.measure(
+        e, _Subsets(tuple(map(int, sizes)), samples), leaves, model=model, output=output, seed=seed,
+        baseline=probe.own_baseline(e, baseline),
+    )  # fmt: skip
+    pair = [found[name].reshape(len(e), len(sizes), samples).astype(np.float64) for name in ("masses", "falls")]
+    a, b = (values - values.mean(-1, keepdims=True) for values in pair)
+    spread_ = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
+    # Sums of the same numbers in another order differ by rounding, which is no variation.
+    still = [(c**2).sum(-1) <= 1e-10 * (values**2).sum(-1) for c, values in zip((a, b), pair, strict=True)]
+    return np.where(still[0] | still[1], 0.0, (a * b).sum(-1) / np.where(spread_ > 0, spread_, 1))
+
+
+@metric(
+    better="higher",
+    range="-1 to 1",
+    cost="samples for each n",
+    reference="Ancona et al., Towards Better Understanding of Gradient-based Attribution Methods, 2018, "
+    "arXiv:1711.06104",
+)
+def sensitivity_n(
+    e: Explanation, n: int | Sequence[int] | None = None, *, samples: int = 100, baseline: Any = None,
+    output: str | None = None, seed: Any = 0, model: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """The correlation, over random sets S of n positions, of sum{ phi_i : i in S } with F(x) - F(x without S).
+
+    Args:
+        n: how many positions are removed together, or several such numbers; None: eight, evenly spaced in their
+            logarithm from 1 to 4/5 of the positions, and the mean of the correlations.
+        samples: sets of each size.
+        baseline: in place of what is removed; by default the explanation's own, else zeros.
+        output, model: as in `deletion`.
+        seed: of the sets, as in `tfig.explain`.
+
+    Returns:
+        [B]; for several n [B, len(n)]. 0 where the map or the score does not vary.
+    """
+    if n is None:
+        count = sum(leaf[0].size for leaf in probe.maps(e))
+        sizes = sorted(set(np.geomspace(1, max(1, 0.8 * count), 8).round().astype(int).tolist()))
+        return _correlations(e, sizes, samples, baseline, output, seed, model).mean(1)
+    several = _correlations(e, np.atleast_1d(n).tolist(), samples, baseline, output, seed, model)
+    return several[:, 0] if np.ndim(n) == 0 else several
+
+
+@metric(
+    better="higher",
+    range="-1 to 1",
+    cost="samples",
+    reference="Bhatt, Weller & Moura, Evaluating and Aggregating Feature-based Model Explanations, 2020, "
+    "arXiv:2005.00631",
+)
+def faithfulness_correlation(
+    e: Explanation, *, subset_size: int | None = None, samples: int = 100, baseline: Any = None,
+    output: str | None = None, seed: Any = 0, model: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """`sensitivity_n` for sets of one size.
+
+    Args:
+        subset_size: by default a tenth of the positions.
+        samples, baseline, output, seed, model: as in `sensitivity_n`.
+
+    Returns:
+        [B].
+    """
+    count = sum(leaf[0].size for leaf in probe.maps(e))
+    size = max(1, count // 10) if subset_size is None else subset_size
+    return _correlations(e, [size], samples, baseline, output, seed, model)[:, 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seen(probe.Probe):
+    def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
+        """F of what the map lets through."""
+        masks = tuple(coalition.channelled(x, m) for x, m in zip(problem.x, problem.sides, strict=True))
+        return (), {"seen": problem.score(coalition.blend(problem, masks))}
+
+
+def _seen(e: Explanation, baseline: Any, output: str | None, model: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(F(x), F(x seen through the map)), [B] each; the map is its positive part over its largest value."""
+    leaves = [np.maximum(leaf, 0) for leaf in probe.maps(e)]
+    top = probe.flat(leaves).max(1)
+    scale = np.where(top > 0, 1 / np.where(top > 0, top, 1), 0).astype(np.float32)
+    masks = [leaf * scale.reshape(-1, *[1] * (leaf.ndim - 1)) for leaf in leaves]
+    found = probe.measure(e, _Seen(), masks, model=model, output=output, baseline=0 if baseline is None else baseline)
+    return found["score"], found["seen"]
+
+
+@metric(
+    better="lower",
+    range="0 to 1 for probabilities",
+    cost="1",
+    reference="Chattopadhyay et al., Grad-CAM++, 2018, arXiv:1710.11063",
+)
+def average_drop(e: Explanation, *, baseline: Any = None, output: str | None = None, model: Any = None) -> np.ndarray:
+    """max(0, F(x) - F(m x + (1 - m) x')) / |F(x)|, m the map's positive part over its largest value.
+
+    A share of one; its mean over rows is the paper's average drop. Give probabilities: of logits it means little.
+
+    Args:
+        baseline: x', by default zeros.
+        output, model: as in `deletion`.
+
+    Returns:
+        [B].
+    """
+    whole_, seen = _seen(e, baseline, output, model)
+    size = np.abs(whole_)
+    return np.where(size > 0, np.maximum(whole_ - seen, 0) / np.where(size > 0, size, 1), 0)
+
+
+@metric(
+    better="higher",
+    range="0 or 1",
+    cost="1",
+    reference="Chattopadhyay et al., Grad-CAM++, 2018, arXiv:1710.11063",
+)
+def increase(e: Explanation, *, baseline: Any = None, output: str | None = None, model: Any = None) -> np.ndarray:
+    """Whether the score rises when x is seen through its map: F(m x + (1 - m) x') > F(x), with m as in `average_drop`.
+
+    Args:
+        baseline, output, model: as in `average_drop`.
+
+    Returns:
+        [B], 0.0 or 1.0.
+    """
+    whole_, seen = _seen(e, baseline, output, model)
+    return (seen > whole_).astype(np.float64)

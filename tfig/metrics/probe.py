@@ -1,0 +1,201 @@
+"""How metrics ask a model: as methods that measure instead of attributing, posed and compiled like any other."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from tfig import api, baselines, network, view
+from tfig.api import Explainer
+from tfig.explanation import Explanation
+from tfig.methods import REGISTRY, Gradient
+from tfig.problem import Method
+from tfig.score import Contrast
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe(Method):
+    """A method that attributes nothing: what it measures is in its trace, what it is fed in ``problem.sides``.
+
+    Fields:
+        given: shapes and dtypes of what it is fed, ((...), dtype) without rows.
+    """
+
+    given: tuple[tuple[tuple[int, ...], str], ...] = dataclasses.field(default=(), kw_only=True)
+
+    name: ClassVar[str] = "probe"
+    reference: ClassVar[str] = ""
+    default_baseline: ClassVar[str | None] = "zeros"
+
+    def side_specs(self, leaves):
+        """What `measure` feeds."""
+        return [tf.TensorSpec([None, *shape], dtype) for shape, dtype in self.given]
+
+
+def measure(
+    e: Explanation,
+    probe: Probe,
+    fed: list[np.ndarray],
+    *,
+    model: Any = None,
+    output: str | None = None,
+    baseline: Any = None,
+    seed: Any = 0,
+) -> dict[str, np.ndarray]:
+    """Pose a probe where an explanation was posed, and run it in chunks: its trace, score and baseline_score by name.
+
+    Args:
+        fed: arrays [B, ...] for each row.
+        output: read off the model; by default what was explained.
+    """
+    asked = question(e, model)
+    probe = dataclasses.replace(probe, given=tuple((side.shape[1:], side.dtype.name) for side in fed))
+    layer = asked.layer if at_layer(e) else None
+    explainer = Explainer(
+        asked.model, probe, output=output or asked.output, layer=layer, baseline=baseline, batch_size=asked.batch_size,
+        seed=seed,
+    )  # fmt: skip
+    structure, leaves = network.read(asked.model, rows(e))
+    posed = explainer.pose(structure, leaves, target(e, asked))
+    parts = []
+    for _, answer in explainer.answers(posed, leaves, fed):
+        found = {**answer["trace"], "score": answer["score"]}
+        if "baseline_score" in answer:
+            found["baseline_score"] = answer["baseline_score"]
+        parts.append({name: value.numpy() for name, value in found.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def question(e: Explanation, model: Any) -> Explainer:
+    """The question that an explanation answers: its own, or posed to `model`, a model or an `Explainer`.
+
+    Raises:
+        ValueError: it knows no model, and none is given.
+    """
+    if isinstance(model, Explainer):
+        return model
+    if model is not None:
+        return Explainer(model, _method(e) or Gradient(), output=e.output, layer=e.layer)
+    if e.explainer is None:
+        raise ValueError(
+            "this explanation was loaded, served, or picked from rows with seeds or baselines of their own, and knows "
+            "no model; pass model=."
+        )
+    return e.explainer
+
+
+def again(e: Explanation, model: Any) -> Explainer:
+    """The explainer that can answer the question of an explanation for other rows, of the same targets.
+
+    Raises:
+        ValueError: it knows no model, or no method.
+    """
+    asked = question(e, model)
+    if model is not None and not isinstance(model, Explainer) and _method(e) is None:
+        raise ValueError(
+            f"the explanation is by {e.method!r}, which is no method of tfig; pass model=tfig.Explainer(model, ...)."
+        )
+    return asked.about(target(e, asked))
+
+
+def target(e: Explanation, asked: Explainer) -> Any:
+    """What was explained, as it was resolved: classes, contrasts, or the callable."""
+    given = asked.target
+    if isinstance(given, tuple):
+        return given[0], given[1] if callable(given[1]) else _classes(e)
+    return given if e.target is None else _classes(e)
+
+
+def _classes(e: Explanation) -> Any:
+    against = e.trace.get("against")
+    if e.target is None or against is None or (against < 0).all():
+        return e.target
+    return Contrast(e.target, against)
+
+
+def rows(e: Explanation) -> Any:
+    """The rows explained.
+
+    Raises:
+        ValueError: they were left out.
+    """
+    if e.x is None:
+        raise ValueError("x was left out of this explanation, and metrics need it.")
+    return e.x
+
+
+def at_layer(e: Explanation) -> bool:
+    """Whether it speaks of a layer's units; if not, of the input, to whose size maps of positions are enlarged."""
+    if e.layer is None:
+        return False
+    over_image = isinstance(e.x, np.ndarray) and e.x.ndim == 4 and e.x.dtype.kind == "f"
+    return not (over_image and isinstance(e.attributions, np.ndarray) and e.attributions.shape[-1] == 1)
+
+
+def parts(e: Explanation) -> list[np.ndarray]:
+    """Attributions of each leaf explained, float32 [B, ...]."""
+    if e.attributions is None:
+        raise ValueError("the attributions were left out of this explanation.")
+    if e.layer is not None:
+        return [np.asarray(leaf, np.float32) for leaf in tf.nest.flatten(e.attributions)]
+    pairs = zip(tf.nest.flatten(e.attributions), tf.nest.flatten(rows(e)), strict=True)
+    return [np.asarray(leaf, np.float32) for leaf, x in pairs if x.dtype.kind == "f" or not _ignored(leaf, x)]
+
+
+def _ignored(leaf: np.ndarray, x: np.ndarray) -> bool:
+    """An integer input, of which nothing is explained."""
+    return x.dtype.kind in "iub" and leaf.shape == x.shape and not leaf.any()
+
+
+def maps(e: Explanation) -> list[np.ndarray]:
+    """Attributions of each position of each leaf: channels summed, enlarged to the input; float32 [B, ...]."""
+    return [view.heatmap(leaf, None if at_layer(e) else e.x) for leaf in parts(e)]
+
+
+def flat(leaves: list[np.ndarray]) -> np.ndarray:
+    """All leaves of a row one after the other, float64 [B, M]."""
+    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], 1).astype(np.float64)
+
+
+def places(e: Explanation) -> tuple[list[np.ndarray], int]:
+    """(each position's place in the order of falling attribution, int32 [B, ...] for each leaf; their number).
+
+    Of equals, the first comes first.
+    """
+    leaves = maps(e)
+    order = np.argsort(-flat(leaves), 1, kind="stable")
+    place = np.argsort(order, 1).astype(np.int32)
+    ends = np.cumsum([leaf[0].size for leaf in leaves])[:-1]
+    split = np.split(place, ends, 1)
+    return [part.reshape(leaf.shape) for part, leaf in zip(split, leaves, strict=True)], place.shape[1]
+
+
+def own_baseline(e: Explanation, given: Any) -> Any:
+    """The baseline given, else the one the explanation stands against, else zeros."""
+    if given is not None:
+        return given
+    explainer = e.explainer
+    if explainer is None or explainer.method.default_baseline is None or (e.layer is not None and not at_layer(e)):
+        return 0
+    own = explainer.method.default_baseline if explainer.baseline is None else explainer.baseline
+    if isinstance(own, baselines.Dataset) or own == "dataset" or (own == "blur" and not spatial(e)):
+        return 0
+    return own
+
+
+def spatial(e: Explanation) -> bool:
+    """Whether every input has spatial axes."""
+    return all(leaf.ndim > 2 for leaf in tf.nest.flatten(rows(e)))
+
+
+def _method(e: Explanation) -> Method | None:
+    """The method by its name and hyper-parameters, where both are known."""
+    return _built({"method": e.method, **e.parameters}) if e.method in REGISTRY else None
+
+
+def _built(parameters: Mapping[str, Any]) -> Method:
+    values = {name: _built(value) if isinstance(value, Mapping) and "method" in value else value
+              for name, value in parameters.items() if name != "method"}  # fmt: skip
+    return api.method_named(REGISTRY[parameters["method"]](**values))
