@@ -160,3 +160,51 @@ def test_errors_of_serving_are_one_line_and_a_status(arguments, said, capsys):
     assert main(arguments) == 1
     captured = capsys.readouterr()
     assert said in captured.err and len(captured.err.splitlines()) == 1
+
+
+def test_evaluate_writes_the_table(capsys):
+    truth = np.zeros((20, 16, 3), "uint8")
+    truth[5:15, 4:12] = 255
+    for i in range(2):
+        cv2.imwrite(f"truth{i}.png", truth)
+    asked = ["evaluate", "model.keras", "image0.png", "image1.png", "--methods", "gradient,cam,lrp", "--target", "1"]
+    chosen = ["--metrics", "deletion,relevance_mass", "--mask", "truth0.png", "--mask", "truth1.png"]
+    for out in ("t.md", "t.csv", "t.png"):
+        assert main([*asked, *chosen, "-o", out]) == 0
+        shown = capsys.readouterr().out
+    assert shown.startswith("| | deletion (lower is better) | relevance_mass") and shown.endswith("-> t.png\n")
+    model, rows = keras.models.load_model("model.keras"), []
+    for i in range(2):
+        pixels = cv2.cvtColor(cv2.imread(f"image{i}.png"), cv2.COLOR_BGR2RGB)
+        rows.append(cv2.resize(pixels, (8, 8), interpolation=cv2.INTER_AREA).astype("float32") / 255)
+    mask = cv2.resize(truth[..., 0], (8, 8), interpolation=cv2.INTER_AREA) > 127
+    methods = ["gradient", "cam", "lrp"]
+    found = tfig.evaluate(model, np.stack(rows), methods, ["deletion", "relevance_mass"], mask, target=1)
+    with open("t.csv") as file:
+        assert file.read() == found.to_csv()
+    with open("t.md") as file:
+        assert file.read() == found.to_markdown() and found.to_markdown() in shown
+
+
+def test_metrics_are_listed(capsys):
+    assert main(["metrics"]) == 0
+    shown = capsys.readouterr().out
+    for name, metric in tfig.metrics.METRICS.items():
+        assert f"{name}\n" in shown and metric.reference in shown and f"{metric.better} is better" in shown
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["-o", "t.txt"], "must end in .md, .csv or .png"),
+        (["-o", "nowhere/t.md"], "no such directory"),
+        (["--metrics", "deletions"], "no metric is named 'deletions'"),
+        (["--metrics", "pointing_game"], "pass masks="),
+        (["--mask", "image0.png", "--mask", "image1.png"], "1 images and 2 masks"),
+        (["--mask", "nothing.png"], "no such image"),
+    ],
+)
+def test_evaluate_says_what_is_wrong_in_one_line(asked, said, capsys):
+    assert main(["evaluate", "model.keras", "image0.png", "--methods", "gradient", *asked]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("tfig: ") and said in lines[0]

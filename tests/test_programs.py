@@ -132,6 +132,7 @@ ORDER = [
     ("api",),
     ("comparison",),
     ("metrics",),
+    ("evaluation",),
     ("console",),
     ("serving",),
     ("cli",),

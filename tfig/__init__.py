@@ -13,6 +13,8 @@ from tfig.api import explain as explain
 from tfig.api import methods as methods
 from tfig.comparison import Comparison as Comparison
 from tfig.comparison import compare as compare
+from tfig.evaluation import Evaluation as Evaluation
+from tfig.evaluation import evaluate as evaluate
 from tfig.explanation import Explanation as Explanation
 from tfig.methods import CAM as CAM
 from tfig.methods import IGOS as IGOS

@@ -9,6 +9,8 @@ from typing import Any
 from tfig import api, console, network
 from tfig.comparison import compare
 from tfig.console import CommandError
+from tfig.evaluation import evaluate
+from tfig.metrics import METRICS
 from tfig.score import Contrast
 from tfig.serving import commands as serving
 from tfig.version import VERSION
@@ -58,6 +60,31 @@ def parser() -> argparse.ArgumentParser:
     many.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
     many.add_argument("-o", "--out", metavar="PNG", default="compared.png", help="default: %(default)s")
     many.set_defaults(run=run_compare)
+    trial = commands.add_parser(
+        "evaluate",
+        help="measure explanations by several methods",
+        description="Explain images by several methods and measure every explanation: writes a table.",
+    )
+    trial.add_argument("model", metavar="MODEL", help="a .keras or .h5 file, or a SavedModel directory")
+    trial.add_argument("images", metavar="IMAGE", nargs="+", help="image files, resized to the model's input")
+    trial.add_argument("--methods", default=COMPARED, help="separated by commas (default: %(default)s)")
+    trial.add_argument("--metrics", help="as listed by 'tfig metrics', separated by commas; default: one of each kind")
+    trial.add_argument(
+        "--mask", metavar="IMAGE", action="append",
+        help="where the truth lies, not black; one for each image, in their order",
+    )  # fmt: skip
+    trial.add_argument("--target", metavar="CLASS", help="class index; default: the predicted class of each image")
+    console.add_place(trial)
+    console.add_scale(trial)
+    trial.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
+    trial.add_argument(
+        "-o", "--out", metavar="FILE", default="evaluated.md", help=".md, .csv or .png (default: %(default)s)"
+    )
+    trial.set_defaults(run=run_evaluate)
+    measures = commands.add_parser(
+        "metrics", help="list the metrics", description="List the metrics: range, direction, cost and paper of each."
+    )
+    measures.set_defaults(run=run_metrics)
     listing = commands.add_parser(
         "methods", help="list the methods", description="List the methods: what each is, its paper, what it needs."
     )
@@ -107,6 +134,45 @@ def run_compare(options: argparse.Namespace) -> None:
     for name, reason in found.refused.items():
         print(f"{name}: refused: {reason}")
     print(f"-> {options.out}")
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    """Explain images by several methods, measure them, and write the table."""
+    out = Path(options.out)
+    if not out.parent.is_dir():
+        raise CommandError(f"no such directory: {str(out.parent)!r}")
+    if out.suffix not in (".md", ".csv", ".png"):
+        raise CommandError(f"--out is {options.out!r}; it must end in .md, .csv or .png")
+    if options.mask is not None and len(options.mask) != len(options.images):
+        raise CommandError(f"there are {len(options.images)} images and {len(options.mask)} masks")
+    console.check([*options.images, *(options.mask or [])])
+    methods = [api.method_named(name.strip()) for name in options.methods.split(",")]
+    metrics = None if options.metrics is None else [name.strip() for name in options.metrics.split(",")]
+    model = console.load_model(options.model)
+    takes = list(network.declared(model).values())
+    x = console.read(options.images, takes, options.scale)
+    masks = None if options.mask is None else console.read(options.mask, takes, "0,1").max(-1) > 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        found = evaluate(
+            model, x, methods, metrics, masks, progress=sys.stderr.isatty(),
+            target=console.class_of("--target", options.target), output=options.output, layer=options.layer,
+            baseline=console.baseline_of(options.baseline), seed=options.seed,
+        )  # fmt: skip
+    table = found.to_markdown()
+    print(table, end="")
+    {".md": found.to_markdown, ".csv": found.to_csv, ".png": found.plot}[out.suffix](out)
+    for (method, metric), reason in found.refused.items():
+        print(f"{method}{f' by {metric}' if metric else ''}: refused: {reason}")
+    print(f"-> {out}")
+
+
+def run_metrics(options: argparse.Namespace) -> None:
+    """Print what is known of every metric."""
+    for name, metric in METRICS.items():
+        masks = "; needs a mask of the truth" if metric.needs_mask else ""
+        print(f"{name}\n    {metric.summary}\n    {metric.better} is better, range {metric.range}; evaluations "
+              f"for each row: {metric.cost}{masks}\n    {metric.reference}")  # fmt: skip
 
 
 def run_explain(options: argparse.Namespace) -> None:

@@ -63,12 +63,8 @@ def compare(
 
     >>> tfig.compare(model, x, ["integrated_gradients", "grad_cam", "igos"], output="logits").plot("compared.png")
     """
-    named = dict(methods) if isinstance(methods, Mapping) else {_name(method): method for method in methods}
-    if not named:
-        raise ValueError("methods is empty; pass names or method objects, as 'tfig methods' lists them.")
-    asked = {name: method_named(method) for name, method in named.items()}
     explanations, refused = {}, {}
-    for name, method in asked.items():
+    for name, method in named(methods).items():
         try:
             explanations[name] = explain(model, x, method, **arguments)
         except ValueError as error:
@@ -78,5 +74,21 @@ def compare(
     return Comparison(explanations, refused)
 
 
-def _name(method: str | Method) -> str:
-    return method if isinstance(method, str) else method_named(method).name
+def named(methods: Sequence[str | Method] | Mapping[str, str | Method]) -> dict[str, Method]:
+    """Method objects by the name to show.
+
+    Raises:
+        ValueError: no method is given, an unknown one, or several of one name.
+    """
+    if isinstance(methods, (str, Method)):
+        methods = [methods]
+    if isinstance(methods, Mapping):
+        pairs = list(methods.items())
+    else:
+        pairs = [(method if isinstance(method, str) else method_named(method).name, method) for method in methods]
+    if not pairs:
+        raise ValueError("methods is empty; pass names or method objects, as 'tfig methods' lists them.")
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"methods have one name twice: {names}; pass a mapping of names to methods.")
+    return {name: method_named(method) for name, method in pairs}

@@ -81,12 +81,18 @@ def overlay(maps: Any, images: Any, alpha: float, top: float | None = None) -> n
     return np.stack([paint(row, image, alpha, top) for row, image in zip(rows, over, strict=True)])
 
 
-def plot(e: "Explanation", path: str | os.PathLike | None, image: Any) -> Any:
-    """A figure of at most 8 rows: image, map and overlay; bars for tables, stripes for sequences."""
+def _figure() -> Any:
+    """Matplotlib's Figure, which needs no display."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plot() needs matplotlib: pip install tfig[plot]") from error
+    return Figure
+
+
+def plot(e: "Explanation", path: str | os.PathLike | None, image: Any) -> Any:
+    """A figure of at most 8 rows: image, map and overlay; bars for tables, stripes for sequences."""
+    Figure = _figure()
     rows = min(len(e), 8)
     inputs = named(e.x if image is None else image)
     panels = [(name, leaf, _images(leaf, inputs.get(name), len(e))) for name, leaf in named(e.heatmap()).items()]
@@ -111,10 +117,7 @@ def plot(e: "Explanation", path: str | os.PathLike | None, image: Any) -> Any:
 
 def grid(explanations: Mapping[str, "Explanation"], path: str | os.PathLike | None, image: Any) -> Any:
     """A figure with a row for each of at most 8 rows, the image first, then each explanation over it, labelled."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plot() needs matplotlib: pip install tfig[plot]") from error
+    Figure = _figure()
     shown = {name: e for name, e in explanations.items() if any(leaf.ndim == 3 for leaf in named(e.heatmap()).values())}
     if not shown:
         raise ValueError("the explanations are of no image, so there is no grid to draw; plot them one by one.")
@@ -136,6 +139,67 @@ def grid(explanations: Mapping[str, "Explanation"], path: str | os.PathLike | No
     if path is not None:
         figure.savefig(path, dpi=120)
     return figure
+
+
+def table(evaluation: Any, path: str | os.PathLike | None) -> Any:
+    """Of a `tfig.Evaluation`: curves, mean over rows, above the table, shaded by rank: dark green is the best."""
+    methods, metrics = evaluation.methods, evaluation.metrics
+    panels = {
+        metric: {name: curves[metric] for name, curves in evaluation.curves.items() if metric in curves}
+        for metric in metrics
+        if any(metric in curves for curves in evaluation.curves.values())
+    }
+    heights = ([3.4] if panels else []) + [0.34 * len(methods) + 1]
+    width = max(1.35 * len(metrics) + 2.4, 4.0 * len(panels))
+    figure = _figure()(figsize=(width, sum(heights)), layout="constrained")
+    places = figure.add_gridspec(len(heights), max(len(panels), 1), height_ratios=heights)
+    for place, (metric, curves) in enumerate(panels.items()):
+        axes = figure.add_subplot(places[0, place])
+        _curves(axes, curves)
+        axes.set_title(f"{metric.replace('_', ' ')} ({evaluation.better[metric]} is better)", fontsize=9)
+        if place == 0:
+            axes.legend(fontsize=7, frameon=False, ncols=1 + len(curves) // 9)
+    axes = figure.add_subplot(places[-1, :])
+    means = np.array([[evaluation.mean(method, metric) for metric in metrics] for method in methods])
+    shades = _shades(means, [evaluation.better[metric] for metric in metrics])
+    axes.imshow(shades, cmap="Greens", vmin=0, vmax=2, aspect="auto")
+    for column, metric in enumerate(metrics):
+        best = evaluation.best(metric)
+        for row, method in enumerate(methods):
+            low, high = evaluation.interval(method, metric)
+            shown = "" if np.isnan(low) else f"{means[row, column]:.3g} ± {(high - low) / 2:.2g}"
+            weight = "bold" if method in best else "normal"
+            axes.text(column, row, shown, ha="center", va="center", fontsize=7.5, fontweight=weight)
+    arrows = {"higher": " ↑", "lower": " ↓", "": ""}
+    labels = [metric.replace("_", "\n") + arrows[evaluation.better[metric]] for metric in metrics]
+    axes.set_xticks(range(len(metrics)), labels, fontsize=7.5)
+    axes.set_yticks(range(len(methods)), [name.replace("_", " ") for name in methods], fontsize=8)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.set_frame_on(False)
+    if path is not None:
+        figure.savefig(path, dpi=120)
+    return figure
+
+
+def _curves(axes: Any, curves: Mapping[str, Any]) -> None:
+    for i, (name, curve) in enumerate(curves.items()):
+        style = ["-", "--", ":", "-."][i // 10 % 4]
+        axes.plot(curve.fractions, curve.scores.mean(0), style, color=f"C{i % 10}", label=name, linewidth=1.3)
+    axes.set_xlabel("share of positions changed", fontsize=8)
+    axes.set_ylabel("score, mean over rows", fontsize=8)
+    axes.tick_params(labelsize=7)
+
+
+def _shades(means: np.ndarray, better: list[str]) -> np.ndarray:
+    """Each column from 0, the worst, to 1, the best, by rank; 0 where nothing is known."""
+    shades = np.zeros(means.shape)
+    for column, way in enumerate(better):
+        known = np.isfinite(means[:, column])
+        if way and known.sum() > 1:
+            values = means[known, column] * (1 if way == "higher" else -1)
+            shades[known, column] = [(values < value).sum() / (known.sum() - 1) for value in values]
+    return shades
 
 
 def _images(maps: np.ndarray, images: Any, rows: int) -> np.ndarray | None:

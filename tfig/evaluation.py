@@ -1,0 +1,219 @@
+"""Many methods under many metrics: a table with confidence intervals."""
+
+import csv
+import dataclasses
+import functools
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfig import metrics as measures
+from tfig.comparison import compare, named
+from tfig.metrics import METRICS, Curve
+from tfig.problem import Method
+
+DEFAULT: dict[str, Callable[..., Any]] = {
+    "deletion": measures.deletion,
+    "insertion": measures.insertion,
+    "sensitivity_n": measures.sensitivity_n,
+    "infidelity": functools.partial(measures.infidelity, normalize=True),
+    "max_sensitivity": measures.max_sensitivity,
+    "model_randomisation": measures.model_randomisation,
+    "sparseness": measures.sparseness,
+}
+"""Metrics evaluated where none are named: of each property one or two."""
+
+LOCALISED = ("pointing_game", "relevance_mass")
+"""Beside them, where masks are given."""
+
+RESAMPLED = 2000
+"""Times that rows are drawn anew for a confidence interval."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `tfig.evaluate` returns: rows are methods, columns are metrics.
+
+    Fields:
+        values: by method and metric, [B], a number for each row of x.
+        curves: by method and metric, those of `tfig.metrics.Curve`.
+        better: by metric, "higher" or "lower"; "" where it is not known.
+        refused: why a method or a metric did not answer, by (method, metric), or (method, "") for all metrics.
+    """
+
+    values: Mapping[str, Mapping[str, np.ndarray]]
+    curves: Mapping[str, Mapping[str, Curve]]
+    better: Mapping[str, str]
+    refused: Mapping[tuple[str, str], str]
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the rows."""
+        return list(self.values)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.better)
+
+    def mean(self, method: str, metric: str) -> float:
+        """The mean over rows of x that have a number; NaN where none has."""
+        values = self._known(method, metric)
+        return float(values.mean()) if len(values) else float("nan")
+
+    def interval(self, method: str, metric: str, confidence: float = 0.95) -> tuple[float, float]:
+        """(low, high) of the mean: quantiles of means of rows drawn anew with replacement (Efron's bootstrap)."""
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence is {confidence!r}; it must lie between 0 and 1.")
+        values = self._known(method, metric)
+        if not len(values):
+            return float("nan"), float("nan")
+        draws = np.random.default_rng(0).integers(0, len(values), (RESAMPLED, len(values)))
+        low, high = np.quantile(values[draws].mean(1), [(1 - confidence) / 2, (1 + confidence) / 2])
+        return float(low), float(high)
+
+    def _known(self, method: str, metric: str) -> np.ndarray:
+        values = np.asarray(self.values[method].get(metric, ()), np.float64)
+        return values[np.isfinite(values)]
+
+    def best(self, metric: str) -> list[str]:
+        """The method with the best mean, and those whose interval reaches it; none where no direction is known."""
+        known = [name for name in self.methods if len(self._known(name, metric))]
+        if not known or not self.better[metric]:
+            return []
+        sign = 1 if self.better[metric] == "higher" else -1
+        top = max(known, key=lambda name: sign * self.mean(name, metric))
+        edge = self.mean(top, metric)
+        return [name for name in known if self.interval(name, metric)[0] <= edge <= self.interval(name, metric)[1]]
+
+    def __repr__(self) -> str:
+        lost = f"; {len(self.refused)} refused" if self.refused else ""
+        return f"<Evaluation of {', '.join(self.methods)} by {', '.join(self.metrics)}{lost}>"
+
+    def to_markdown(self, path: str | os.PathLike | None = None) -> str:
+        """The table, each mean with its 95 % interval; bold: the best, and what reaches it. Also written to `path`."""
+        arrows = {"higher": " (higher is better)", "lower": " (lower is better)", "": ""}
+        lines = ["| | " + " | ".join(f"{name}{arrows[self.better[name]]}" for name in self.metrics) + " |"]
+        lines.append("|---|" + "---|" * len(self.metrics))
+        best = {metric: self.best(metric) for metric in self.metrics}
+        for method in self.methods:
+            cells = []
+            for metric in self.metrics:
+                mean, (low, high) = self.mean(method, metric), self.interval(method, metric)
+                shown = "" if np.isnan(mean) else f"{mean:.3g} [{low:.3g}, {high:.3g}]"
+                cells.append(f"**{shown}**" if method in best[metric] else shown)
+            lines.append(f"| {method} | " + " | ".join(cells) + " |")
+        return _written("\n".join(lines) + "\n", path)
+
+    def to_csv(self, path: str | os.PathLike | None = None) -> str:
+        """One line for each method and metric: mean, interval, number of rows, direction. Also written to `path`."""
+        file = io.StringIO()
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["method", "metric", "mean", "low", "high", "rows", "better", "refused"])
+        for method in self.methods:
+            for metric in self.metrics:
+                numbers = (self.mean(method, metric), *self.interval(method, metric))
+                shown = ["" if np.isnan(number) else f"{number:.6g}" for number in numbers]
+                why = self.refused.get((method, metric), self.refused.get((method, ""), ""))
+                table.writerow([method, metric, *shown, len(self._known(method, metric)), self.better[metric], why])
+        return _written(file.getvalue(), path)
+
+    def plot(self, path: str | os.PathLike | None = None) -> Any:
+        """Curves, mean over rows, with a panel for each metric that has them; and the table. Saved to `path` if given.
+
+        Returns:
+            the matplotlib Figure.
+
+        Raises:
+            ImportError: matplotlib is not installed (``pip install tfig[plot]``).
+        """
+        from tfig import view
+
+        return view.table(self, path)
+
+
+def evaluate(
+    model: Any,
+    x: Any,
+    methods: Sequence[str | Method] | Mapping[str, str | Method],
+    metrics: Sequence[str] | Mapping[str, str | Callable[..., Any]] | None = None,
+    masks: Any = None,
+    *,
+    progress: bool = False,
+    **arguments: Any,
+) -> Evaluation:
+    """Explain x by many methods, and measure every explanation.
+
+    Args:
+        model, x: as in `tfig.explain`.
+        methods: names or method objects; or a mapping of the names to show to them.
+        metrics: names of `tfig.metrics.METRICS`; or a mapping of the names to show to names or functions
+            Explanation -> [B] (of two arguments where they need masks: pass them by a closure). None: of each property
+            one or two, and with masks two of localisation.
+        masks: where the truth lies, as in `tfig.metrics.pointing_game`.
+        progress: show Keras' progress bar, in pairs of method and metric.
+        arguments: of `tfig.explain`: target, output, layer, baseline, batch_size, seed.
+
+    Returns:
+        an `Evaluation`; what a method or metric cannot answer is in its ``refused``, with the reason.
+
+    Raises:
+        ValueError: unknown names, metrics that need masks without any, or no method can answer.
+
+    >>> tfig.evaluate(model, x, ["gradient", "integrated_gradients", "igos"], output="probabilities").to_markdown()
+    """
+    asked = _asked(metrics, masks)
+    found = compare(model, x, methods, **arguments)
+    values: dict[str, dict[str, np.ndarray]] = {name: {} for name in named(methods)}
+    curves: dict[str, dict[str, Curve]] = {name: {} for name in values}
+    refused = {(name, ""): why for name, why in found.refused.items()}
+    bar = keras.utils.Progbar(len(found.explanations) * len(asked), unit_name="metric") if progress else None
+    for method, e in found.explanations.items():
+        for metric, (function, _) in asked.items():
+            try:
+                answer = function(e)
+                if isinstance(answer, Curve):
+                    curves[method][metric] = answer
+                values[method][metric] = np.asarray(getattr(answer, "value", answer), np.float64)
+            except ValueError as error:
+                refused[method, metric] = str(error)
+            if bar:
+                bar.add(1)
+    return Evaluation(values, curves, {name: better for name, (_, better) in asked.items()}, refused)
+
+
+def _asked(metrics: Any, masks: Any) -> dict[str, tuple[Callable[..., Any], str]]:
+    """By the name to show: (Explanation -> [B], which way is better)."""
+    if metrics is None:
+        metrics = {**DEFAULT, **{name: name for name in LOCALISED if masks is not None}}
+    given = metrics if isinstance(metrics, Mapping) else {name: name for name in metrics}
+    if not given:
+        raise ValueError(f"metrics is empty; choose among {', '.join(METRICS)}.")
+    found = {}
+    for shown, metric in given.items():
+        if isinstance(metric, str) and metric not in METRICS:
+            raise ValueError(f"no metric is named {metric!r}; there are {', '.join(METRICS)}.")
+        function = METRICS[metric].function if isinstance(metric, str) else metric
+        plain = function.func if isinstance(function, functools.partial) else function
+        facts = next((one for one in METRICS.values() if one.function is plain), None)
+        if facts is not None and facts.needs_mask:
+            if masks is None:
+                raise ValueError(f"{shown} measures against a mask of where the truth lies; pass masks=.")
+            function = functools.partial(_masked, function, masks)
+        found[shown] = (function, facts.better if facts else "")
+    return found
+
+
+def _masked(function: Callable[..., Any], masks: Any, e: Any) -> Any:
+    return function(e, masks)
+
+
+def _written(text: str, path: str | os.PathLike | None) -> str:
+    if path is not None:
+        Path(path).write_text(text)
+    return text
