@@ -1,4 +1,4 @@
-"""Every method against a truth that is known: a shape on a photograph, a decoy, a watermark, and hand-set networks.
+"""Every method against a truth that is known: a shape on a photograph, beside a decoy and a watermark.
 
 Usage: truth.py [--rows N] [METHOD...]   (by default 48 rows and all methods: docs/figures/truth.md)
 """
@@ -11,7 +11,6 @@ import sys
 import time
 import warnings
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -162,56 +161,6 @@ def watermark(model, x, mark, methods, train):
     print()
 
 
-def layers(*arrays, relu):
-    """A network of dense layers of given (weights, bias), ReLUs after those marked."""
-    model = keras.Sequential([keras.Input((np.shape(arrays[0][0])[0],))])
-    for (weights, bias), on in zip(arrays, relu, strict=True):
-        model.add(keras.layers.Dense(np.shape(weights)[1], activation="relu" if on else None))
-        model.layers[-1].set_weights([np.array(weights, "float32"), np.array(bias, "float32")])
-    return model
-
-
-def hand_set():
-    """By name: (network, row, what each input is worth from zeros): Shapley's and integrated gradients' answer."""
-    one = [[1.0], [1.0]]
-    return {
-        "sum 3a - 2b": (layers(([[3.0], [-2.0]], [0.0]), relu=[False]), [1.0, 1.0], [3.0, -2.0]),
-        # a - relu(a - b)
-        "min(a, b)": (layers(([[1.0, 1.0], [0.0, -1.0]], [0.0, 0.0]), ([[1.0], [-1.0]], [0.0]), relu=[True, False]),
-                      [1.0, 1.0], [0.5, 0.5]),
-        # 1 - relu(1 - a - b): one would do
-        "saturated min(1, a + b)": (layers(([[-1.0], [-1.0]], [1.0]), ([[-1.0]], [1.0]), relu=[True, False]),
-                                    [1.0, 1.0], [0.5, 0.5]),
-        "relu(a + b - 1)": (layers((one, [-1.0]), ([[1.0]], [0.0]), relu=[True, False]), [1.0, 1.0], [0.5, 0.5]),
-        "ignored b": (layers(([[2.0], [0.0]], [0.0]), ([[1.0]], [0.0]), relu=[True, False]), [1.0, 1.0], [2.0, 0.0]),
-    }  # fmt: skip
-
-
-def networks(names):
-    """What each method says of the hand-set networks."""
-    cases = hand_set()
-    print("## Hand-set networks\n\nWhat two inputs of 1 are worth from zeros; the first line is the truth.\n")
-    print("| | " + " | ".join(cases) + " |\n|---|" + "---|" * len(cases))
-    print("| **truth** | " + " | ".join(f"{a:.3g}, {b:.3g}" for _, _, (a, b) in cases.values()) + " |")
-    small = {"occlusion": tfig.Occlusion(), "lime": tfig.LIME(alpha=0.0), "igos": tfig.IGOS(noise=0.0)}
-    for name, info in tfig.methods().items():
-        if (names and name not in names) or name in (*OF_UNITS, "boundary_ig"):
-            continue
-        cells = []
-        for model, row, truth in cases.values():
-            baseline = tfig.baselines.Dataset(np.zeros((1, 2))) if info.baseline == "dataset" else None
-            try:
-                e = tfig.explain(model, np.array([row]), small.get(name, name), baseline=baseline)
-            except ValueError:
-                cells.append("")
-                continue
-            shown = ", ".join(f"{value:.2g}" if abs(value) > 5e-3 else "0" for value in e.attributions[0])
-            cells.append(f"**{shown}**" if np.abs(e.attributions[0] - truth).max() < 0.05 else shown)
-        if any(cells):
-            print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
-    print()
-
-
 BEGIN = time.perf_counter()
 
 
@@ -224,7 +173,6 @@ def main():
     warnings.simplefilter("ignore")
     print("# Methods against a known truth\n\nPrinted by `benchmarks/truth.py`; means over images with 95 % bootstrap "
           "intervals; bold: the best, and those whose interval reaches it.\n")  # fmt: skip
-    networks(options.methods)
     photographs(options.methods, options.rows)
 
 

@@ -84,7 +84,10 @@ def close(found, expected, bound):
 
 
 # These differ from another method over the same kernel in nothing that depends on the kind of model.
-SLOW = ("igos_plus_plus", "meaningful_perturbation", "boundary_ig", "qii", "lime", "deconvnet")
+SLOW = (
+    "igos_plus_plus", "meaningful_perturbation", "boundary_ig", "qii", "lime", "deconvnet", "squaregrad", "vargrad",
+    "feature_ablation", "kernel_shap", "grad_cam_plus_plus", "layer_cam",
+)  # fmt: skip
 FEW = ("sequential", "two_inputs", "tokens", "smooth", "half")
 CASES = [(name, method) for name in zoo.ZOO for method in METHODS if method not in SLOW or name in FEW]
 

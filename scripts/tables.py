@@ -1,0 +1,66 @@
+"""Put the columns of docs/figures/truth.md that docs/choosing.md shows into it, between its two markers.
+
+Usage: tables.py [--check]   with --check nothing is written: status 1 if it would change
+"""
+
+import pathlib
+import sys
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+SHOWN = ("on the shape", "on the decoy", "insertion - deletion (igos)", "max_sensitivity", "model_randomisation")
+BEGIN, END = "<!-- from figures/truth.md by scripts/tables.py -->\n", "<!-- end -->\n"
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a line of a table."""
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def columns(text: str) -> dict[str, dict[str, str]]:
+    """By heading, without its direction, and by method: the cells of all tables; under "" the heading as it stands."""
+    found: dict[str, dict[str, str]] = {}
+    heading: list[str] = []
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            heading = []
+        elif not heading:
+            heading = cells(line)
+        elif not line.startswith("|---"):
+            name, *values = cells(line)
+            for title, value in zip(heading[1:], values, strict=True):
+                column = found.setdefault(
+                    title.removesuffix(" (higher is better)").removesuffix(" (lower is better)"), {}
+                )
+                column.setdefault("", title)
+                column[name] = value
+    return found
+
+
+def table(text: str) -> str:
+    """The columns shown, rows by falling insertion minus deletion."""
+    found = columns(text)
+    chosen = [found[name] for name in SHOWN]
+
+    def mean(name: str) -> float:
+        return -float(found[SHOWN[2]][name].strip("*").split()[0])
+
+    lines = ["| | " + " | ".join(column[""] for column in chosen) + " |", "|---|" + "---|" * len(chosen)]
+    names = sorted((name for name in chosen[2] if name and chosen[2][name]), key=mean)
+    lines += [f"| `{name}` | " + " | ".join(column.get(name, "") for column in chosen) + " |" for name in names]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Write, or check."""
+    page = DOCS / "choosing.md"
+    old = page.read_text()
+    before, rest = old.split(BEGIN)
+    new = before + BEGIN + table((DOCS / "figures" / "truth.md").read_text()) + END + rest.split(END, 1)[1]
+    if "--check" in sys.argv:
+        return int(new != old)
+    page.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
