@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tfig import api, console
+from tfig import catalogue, console
 from tfig.console import CommandError
 from tfig.network import Leaf
 from tfig.serving import audit, protocol
@@ -108,7 +108,7 @@ def run_export(options: argparse.Namespace) -> None:
         name = name or "explain"
         if name in explanations:
             raise CommandError(f"two explanations are named {name!r}; say --explain NAME=METHOD")
-        explanations[name] = api.method_named(method)
+        explanations[name] = catalogue.method_named(method)
     baseline: Any = console.baseline_of(options.baseline)
     model: Any = options.model if Path(options.model).is_dir() else console.load_model(options.model)
     with warnings.catch_warnings(record=True) as notes:

@@ -128,7 +128,7 @@ ORDER = [
     ("kernels",),
     ("methods",),
     ("program", "explanation"),
-    ("view", "arguments"),
+    ("view", "arguments", "catalogue"),
     ("api",),
     ("comparison",),
     ("metrics",),

@@ -502,6 +502,8 @@ def test_the_clients_words(server):
         local = tfig.explain(model, X, tfig.IntegratedGradients(steps=8), target=tfig.Contrast(1, 2), baseline=0.5)
         np.testing.assert_array_equal(e.attributions, local.attributions)
         np.testing.assert_array_equal(e.trace["against"], [2, 2, 2])
+        deletion = tfig.metrics.deletion(e, model=model, steps=5).scores
+        np.testing.assert_array_equal(deletion, tfig.metrics.deletion(local, steps=5).scores)
         e = client.explain(X, contrast="runner_up", outputs=["attributions"])
         assert e.baseline_score is None and len(e) == 3
         x = X.copy()

@@ -10,7 +10,7 @@ from tfig import metrics as metrics
 from tfig import rules as rules
 from tfig.api import Explainer as Explainer
 from tfig.api import explain as explain
-from tfig.api import methods as methods
+from tfig.catalogue import methods as methods
 from tfig.comparison import Comparison as Comparison
 from tfig.comparison import compare as compare
 from tfig.evaluation import Evaluation as Evaluation

@@ -1,8 +1,6 @@
 """explain() and Explainer: from the user's arguments to a call of a program."""
 
 import copy
-import dataclasses
-import difflib
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -12,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfig import arguments, baselines, network, slices
+from tfig.catalogue import method_named
 from tfig.explanation import Explanation
 from tfig.kernels.gradient import Unconnected
-from tfig.methods import REGISTRY
 from tfig.methods.checks import whole
 from tfig.problem import Method
 from tfig.program import Program, Question, last_map, program
@@ -22,66 +20,6 @@ from tfig.score import NOTHING
 
 CHUNK_ELEMENTS = 2**22
 """Input elements evaluated together where no batch_size is given: 27 images of 224 x 224 x 3."""
-
-
-@dataclasses.dataclass(frozen=True)
-class MethodInfo:
-    """What `tfig.methods` says of a method.
-
-    Fields:
-        summary: what it is.
-        reference: the paper.
-        complete: whether attributions sum to F(x) - F(x').
-        stochastic: whether it draws noise from the seed.
-        baseline: name of its default baseline; None where it has none.
-        needs: what it asks of the caller beyond a model and x.
-        principles: which principles of Taylor interactions it keeps, of "123", as derived here; None: not derived.
-    """
-
-    summary: str
-    reference: str
-    complete: bool
-    stochastic: bool
-    baseline: str | None
-    needs: str
-    principles: str | None
-
-
-def methods() -> dict[str, MethodInfo]:
-    """Every method by name: what it is, its paper, whether it is complete, what it needs."""
-    return {name: _info(method) for name, method in REGISTRY.items()}
-
-
-def _info(kind: type[Method]) -> MethodInfo:
-    method = kind()
-    summary = (kind.__doc__ or "").strip().splitlines()[0]
-    return MethodInfo(
-        summary,
-        method.reference,
-        method.complete,
-        method.stochastic,
-        method.default_baseline,
-        method.needs,
-        method.principles,
-    )
-
-
-def method_named(method: str | Method) -> Method:
-    """The method object that a name stands for, with the paper's defaults; a method object as it is.
-
-    Raises:
-        ValueError: unknown name, with close matches.
-    """
-    if isinstance(method, Method):
-        return method
-    if isinstance(method, type) and issubclass(method, Method):
-        return method()
-    if not isinstance(method, str) or method not in REGISTRY:
-        word = str(method).lower()
-        initials = [name for name in REGISTRY if "".join(part[0] for part in name.split("_")) == word]
-        close = initials or difflib.get_close_matches(word, REGISTRY, 3, 0.4) or list(REGISTRY)
-        raise ValueError(f"no method is named {method!r}; did you mean {' or '.join(map(repr, close))}?")
-    return REGISTRY[method]()
 
 
 def explain(

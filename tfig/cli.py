@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tfig import api, console, network
+from tfig import api, catalogue, console, network
 from tfig.comparison import compare
 from tfig.console import CommandError
 from tfig.evaluation import evaluate
@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run_methods(options: argparse.Namespace) -> None:
     """Print what `tfig.methods` says."""
-    for name, info in api.methods().items():
+    for name, info in catalogue.methods().items():
         marks = [mark for mark, on in (("complete", info.complete), ("draws noise", info.stochastic)) if on]
         marks += [f"baseline {info.baseline}"] if info.baseline and info.baseline != "dataset" else []
         marks += [f"needs {info.needs}"] if info.needs else []
@@ -119,7 +119,7 @@ def run_compare(options: argparse.Namespace) -> None:
     if not Path(options.out).parent.is_dir():
         raise CommandError(f"no such directory: {str(Path(options.out).parent)!r}")
     console.check(options.images)
-    methods = {name.strip(): api.method_named(name.strip()) for name in options.methods.split(",")}
+    methods = {name.strip(): catalogue.method_named(name.strip()) for name in options.methods.split(",")}
     model = console.load_model(options.model)
     x = console.read(options.images, list(network.declared(model).values()), options.scale)
     with warnings.catch_warnings():
@@ -146,7 +146,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     if options.mask is not None and len(options.mask) != len(options.images):
         raise CommandError(f"there are {len(options.images)} images and {len(options.mask)} masks")
     console.check([*options.images, *(options.mask or [])])
-    methods = [api.method_named(name.strip()) for name in options.methods.split(",")]
+    methods = [catalogue.method_named(name.strip()) for name in options.methods.split(",")]
     metrics = None if options.metrics is None else [name.strip() for name in options.metrics.split(",")]
     model = console.load_model(options.model)
     takes = list(network.declared(model).values())
@@ -155,7 +155,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         found = evaluate(
-            model, x, methods, metrics, masks, progress=sys.stderr.isatty(),
+            model, x, methods, metrics, masks, progress=sys.stdout.isatty(),
             target=console.class_of("--target", options.target), output=options.output, layer=options.layer,
             baseline=console.baseline_of(options.baseline), seed=options.seed,
         )  # fmt: skip
@@ -179,7 +179,7 @@ def run_explain(options: argparse.Namespace) -> None:
     """Explain images and write overlay and numbers for each."""
     target: Any = console.class_of("--target", options.target)
 
-    method = api.method_named(options.method)
+    method = catalogue.method_named(options.method)
     console.check(options.images)
     model = console.load_model(options.model)
     x = console.read(options.images, list(network.declared(model).values()), options.scale)

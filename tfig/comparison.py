@@ -5,7 +5,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfig.api import explain, method_named
+from tfig.api import explain
+from tfig.catalogue import method_named
 from tfig.explanation import Explanation
 from tfig.problem import Method
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from tfig import api, baselines, network, view
+from tfig import baselines, network, view
 from tfig.api import Explainer
 from tfig.explanation import Explanation
 from tfig.methods import REGISTRY, Gradient
@@ -198,4 +198,4 @@ def _method(e: Explanation) -> Method | None:
 def _built(parameters: Mapping[str, Any]) -> Method:
     values = {name: _built(value) if isinstance(value, Mapping) and "method" in value else value
               for name, value in parameters.items() if name != "method"}  # fmt: skip
-    return api.method_named(REGISTRY[parameters["method"]](**values))
+    return REGISTRY[parameters["method"]](**values)
