@@ -13,6 +13,7 @@ from scipy import ndimage
 
 import tfig
 from tfig.kernels import expectation
+from tfig.methods import REGISTRY
 
 
 def asked(numbers):
@@ -224,7 +225,7 @@ def test_segments_in_every_form():
     )
     for segments, said in (
         (np.zeros((3, 3), int), "the positions are"),
-        (np.full((6, 6), 0.5), "must count from 0"),
+        (np.full((6, 6), 0.5), "must be whole numbers"),
         (0, "segments is 0"),
         (lambda image: image, "map of whole numbers"),
     ):
@@ -234,6 +235,68 @@ def test_segments_in_every_form():
         tfig.export(model, "nowhere", {"a": tfig.KernelSHAP(segments=lambda image: halves)})
     with pytest.raises(ValueError, match="leave gaps"):
         tfig.Occlusion(window=2, strides=3)
+
+
+def test_kernel_shap_refuses_what_it_could_not_tell_apart():
+    weights = np.random.default_rng(0).normal(size=(200, 1)).astype("float32")
+    x = np.random.default_rng(1).normal(size=(2, 200)).astype("float32")
+    linear = lambda v: tf.matmul(v, weights)  # noqa: E731
+    with pytest.raises(ValueError, match="raise it to 800 or more"):
+        tfig.explain(linear, x, tfig.KernelSHAP(samples=799))
+    e = tfig.explain(linear, x, tfig.KernelSHAP(samples=800))
+    assert error(e.attributions, x * weights[:, 0]) <= 1e-3
+
+
+def test_score_cam_enlarges_and_then_scales():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([
+        keras.Input((9, 9, 2)), L.Conv2D(3, 4, strides=2, activation="relu", name="maps"), L.Flatten(), L.Dense(2),
+    ])  # fmt: skip
+    x = np.random.default_rng(0).normal(size=(1, 9, 9, 2)).astype("float32")
+    e = tfig.explain(model, x, "score_cam", target=1)
+    maps = model.layers[0](x).numpy()[0]
+    scores = []
+    for k in range(3):
+        large = tf.image.resize(maps[..., k : k + 1], (9, 9)).numpy()
+        mask = (large - large.min()) / (large.max() - large.min())
+        scores.append(float(model(x * mask).numpy()[0, 1]))
+    weights = np.exp(scores) / np.exp(scores).sum()
+    assert error(e.attributions[0, ..., 0], np.maximum((maps * weights).sum(-1), 0)) <= 1e-4
+
+
+def test_token_models_are_told_to_name_an_embedding():
+    tokens = keras.Input((7,), dtype="int32")
+    model = keras.Model(tokens, L.Dense(2)(L.GlobalMaxPooling1D()(L.Embedding(20, 8, name="words")(tokens))))
+    ids = np.random.default_rng(0).integers(0, 20, (3, 7))
+    for name, kind in REGISTRY.items():
+        if kind.needs_layer:
+            continue
+        baseline = tfig.baselines.Dataset(ids) if kind.default_baseline == "dataset" else None
+        with pytest.raises(ValueError, match=r"nothing to attribute to: .* pass layer='words'"):
+            tfig.explain(model, ids, name, baseline=baseline)
+
+
+def test_what_is_wrong_with_a_question_is_said_in_its_words():
+    model = keras.Sequential([keras.Input((6, 6, 1)), L.Conv2D(3, 3, activation="relu"), L.Flatten(), L.Dense(2)])
+    x = np.random.default_rng(0).uniform(size=(2, 6, 6, 1)).astype("float32")
+    with pytest.raises(ValueError, match="made of TensorFlow operations"):
+        tfig.explain(lambda v: model.predict(v, verbose=0), x, "occlusion")
+    with pytest.raises(ValueError, match="there could not be ten regions"):
+        tfig.explain(model, x, tfig.XRAI(segments=np.zeros((6, 6), int)))
+    with pytest.raises(ValueError, match="method is MethodInfo"):
+        tfig.compare(model, x, tfig.methods())
+    first = keras.Input((1, 6, 6))
+    swapped = L.Conv2D(2, 3, data_format="channels_first", activation="relu")(L.Permute((1, 2, 3))(first))
+    turned = keras.Model(first, L.Dense(2)(L.Flatten()(swapped)))
+    with pytest.raises(ValueError, match="channels_first"):
+        tfig.explain(turned, x.reshape(2, 1, 6, 6), "grad_cam")
+    silent = tfig.explain(model, x, "deep_taylor", target=lambda y: -tf.abs(y[:, 0]) - 1)
+    assert "the map is zero everywhere in 2 of 2 rows" in silent.notes
+    names = [keras.Sequential([L.Conv2D(2, 3, name="same")], name=name) for name in ("a", "b")]
+    image = keras.Input((6, 6, 1))
+    both = keras.Model(image, L.Dense(2)(L.Flatten()(names[1](names[0](image)))))
+    e = tfig.explain(both, x, "gradient", layer="b/same")
+    assert e.layer == "b/same" and tfig.explain(both, x, "gradient", layer=e.layer).attributions.shape == (2, 2, 2, 2)
 
 
 def test_compare_asks_the_same_question_of_many(tmp_path):

@@ -323,6 +323,30 @@ class _Failing(tfig.Explainer):
         return 1 / 0
 
 
+def test_random_logit_compares_with_another_class_each_time():
+    model, x = small()
+    e = tfig.explain(model, x, "gradient")
+    maps = [tfig.explain(model, x, "gradient", target=c).heatmap().reshape(3, -1) for c in range(3)]
+    own = e.heatmap().reshape(3, -1)
+    others = np.array([[stats.spearmanr(own[row], maps[c][row])[0] for c in range(3)] for row in range(3)])
+    seen = [set(), set(), set()]
+    for seed in range(8):
+        found = metrics.random_logit(e, seed=seed)
+        for row in range(3):
+            which = int(np.abs(others[row] - found[row]).argmin())
+            assert abs(others[row, which] - found[row]) < 1e-4 and which != e.target[row]
+            seen[row].add(which)
+    assert all(len(classes) == 2 for classes in seen)
+    assert metrics.random_logit(e, similarity="ssim").shape == (3,)
+    with pytest.raises(ValueError, match="without several"):
+        metrics.random_logit(tfig.explain(*_regression(), "gradient"))
+
+
+def _regression():
+    case = zoo.ZOO["regression"]
+    return zoo.build("regression"), case.x
+
+
 def test_randomisation_flags_guided_backprop_and_neither_gradient_nor_integrated_gradients(digits):
     model, x, _ = digits
     flagged = {

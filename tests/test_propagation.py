@@ -453,3 +453,42 @@ def test_a_bias_takes_what_lrp_gives():
     model.set_weights([np.ones((2, 1)), np.array([5.0])])
     e = tfig.explain(model, np.ones((1, 2), "float32"), tfig.LRP("epsilon"))
     assert abs(e.attributions.sum() - (e.score[0] - 5.0)) < 1e-4 < e.score[0]
+
+
+def test_a_normalisation_of_another_axis_is_not_folded_into_channels():
+    keras.utils.set_random_seed(0)
+    image = keras.Input((7, 5, 2))
+    h = L.BatchNormalization(axis=1)(L.Conv2D(7, 3, padding="same")(image))
+    model = keras.Model(image, L.Dense(3)(L.Flatten()(L.ReLU()(h))))
+    x = np.random.default_rng(0).normal(size=(2, 7, 5, 2)).astype("float32")
+    with pytest.raises(ValueError, match=r"folds 'batch_normalization\w*' into 'conv2d\w*'.*another axis"):
+        tfig.explain(model, x, "lrp")
+    behind = L.Conv2D(4, 3, padding="same")(L.BatchNormalization(axis=1)(image))  # folded into what is behind it
+    model = keras.Model(image, L.Dense(3)(L.Flatten()(behind)))
+    assert np.isfinite(tfig.explain(model, x, "lrp").attributions).all()
+
+
+def test_names_in_a_mapping_must_be_layers():
+    model, x = zoo.build("nested"), zoo.images()
+    for key in ("cnv", "backbone/conv", "backbone"):
+        with pytest.raises(ValueError, match=rf"rules names '{key}'.*did you mean.*'conv'"):
+            tfig.explain(model, x, tfig.LRP({key: rules.Flat()}))
+    mapped = tfig.explain(model, x, tfig.LRP({"conv": rules.Flat(), L.LSTM: rules.ZPlus()}))
+    assert np.abs(mapped.attributions - tfig.explain(model, x, tfig.LRP(rules.Epsilon())).attributions).max() > 1e-4
+
+
+def test_rules_take_whole_numbers_and_refuse_what_makes_no_sense():
+    model, _, x = mlp()
+    same = [tfig.explain(model, x, tfig.LRP(rules.Epsilon(number))).attributions for number in (1, 1.0)]
+    np.testing.assert_array_equal(*same)
+    for make in (
+        lambda: rules.Epsilon(-1),
+        lambda: rules.Epsilon("a"),
+        lambda: rules.Epsilon(float("nan")),
+        lambda: rules.Gamma(-0.1),
+    ):
+        with pytest.raises(ValueError, match="must be a number, and at least 0"):
+            make()
+    for make in (lambda: rules.ZBox(1, 0), lambda: tfig.DeepTaylor(1.0, 0.0)):
+        with pytest.raises(ValueError, match="low must be below high"):
+            make()

@@ -154,6 +154,13 @@ def affine(layer: Any, rank: int) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.reshape(scale, shape), tf.reshape(offset, shape)
 
 
+def per_channel(layer: keras.Layer, scale: tf.Tensor, rank: int) -> bool:
+    """Whether a scale of a layer's outputs, of `rank` axes, is one number, or one for each of its channels."""
+    shape = [1] * (rank - len(scale.shape)) + scale.shape.as_list()
+    channel = 1 if getattr(layer, "data_format", None) == "channels_first" else rank - 1
+    return all(size == 1 or axis == channel for axis, size in enumerate(shape))
+
+
 def outwards(layer: keras.Layer, scale: tf.Tensor) -> tf.Tensor:
     """A scale for each output channel, shaped to be multiplied into the layer's weights."""
     vector = tf.reshape(scale, [-1])

@@ -199,15 +199,22 @@ class Explainer:
         quantity, codes, against = arguments.quantity(self.model, self.output, target, len(leaves[0]))
         if isinstance(structure, dict) and isinstance(self.baseline, (list, tuple)):
             raise ValueError(f"x is a dict and baseline a list; name the inputs: {[leaf.name for leaf in described]}.")
-        rule, fed, tokens = arguments.start(self.method, self.baseline, described, leaves)
         layer = self.layer
         if layer is None and self.method.picks_layer:
             layer = last_map(self.model, structure)
+        if layer is None and not any(leaf.explained for leaf in described):
+            raise self._nothing_float(described)
+        if self.method.picks_layer and slices.channels_first(self.model):
+            raise ValueError(
+                f"{self.method.name} reads feature maps [B, H, W, C], and layers of the model have data_format="
+                "'channels_first'; use a method that explains the input, or a model of channels_last."
+            )
+        rule, fed, tokens = arguments.start(self.method, self.baseline, described, leaves)
         question = Question(self.method, quantity, layer, rule, tokens)
         try:
             compiled = program(self.model, structure, question)
         except Unconnected as error:
-            raise self._nothing_float(described) or error from None
+            raise error from None
         self._check_range(compiled, codes, against)
         return Posed(compiled, codes, against, fed, layer)
 
@@ -239,10 +246,8 @@ class Explainer:
         if compiled.units == 1 and (against != NOTHING).any():
             raise ValueError("Contrast needs at least two units, and the output has one; leave target= out.")
 
-    def _nothing_float(self, described: list[network.Leaf]) -> ValueError | None:
+    def _nothing_float(self, described: list[network.Leaf]) -> ValueError:
         """The error for models whose inputs are all integers."""
-        if any(leaf.explained for leaf in described) or self.layer is not None:
-            return None
         embeddings = [layer.name for layer in slices.layers(self.model) if isinstance(layer, keras.layers.Embedding)]
         kinds = ", ".join(f"{leaf.name!r} is {leaf.dtype}" for leaf in described)
         pass_this = f"layer={embeddings[0]!r}" if embeddings else "layer= with the first layer of float output"
@@ -277,7 +282,7 @@ class Explainer:
             convergence_delta=found.get("convergence_delta"),
             method=self.method.name,
             parameters=self.method.parameters,
-            layer=None if layer is None else layer.name,
+            layer=None if layer is None else slices.address(self.model, layer),
             output=self.output,
             trace=trace,
             x=x,

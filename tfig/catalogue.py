@@ -59,7 +59,11 @@ def method_named(method: str | Method) -> Method:
         return method
     if isinstance(method, type) and issubclass(method, Method):
         return method()
-    if not isinstance(method, str) or method not in REGISTRY:
+    if not isinstance(method, str):
+        raise ValueError(
+            f"method is {type(method).__name__}; pass a name, as {list(REGISTRY)[2]!r}, or a method object."
+        )
+    if method not in REGISTRY:
         word = str(method).lower()
         initials = [name for name in REGISTRY if "".join(part[0] for part in name.split("_")) == word]
         close = initials or difflib.get_close_matches(word, REGISTRY, 3, 0.4) or list(REGISTRY)

@@ -1,6 +1,7 @@
 """The command line: tfig explain, tfig methods, and those of `tfig.serving.commands`."""
 
 import argparse
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -98,6 +99,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
         options.run(options)
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (CommandError, ValueError, OSError, ImportError) as error:
         print(f"tfig: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

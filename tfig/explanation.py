@@ -94,12 +94,18 @@ class Explanation:
             difference = np.abs(self.score - self.baseline_score)
             off = np.abs(self.convergence_delta) > np.maximum(0.1 * difference, 0.01 * np.abs(self.score))
             if off.any():
+                way = "samples" if "samples" in self.parameters else "steps"
+                more = ", or use rule='adaptive' or tolerance=" if "tolerance" in self.parameters else ""
                 notes.append(
-                    f"the sum misses more than a tenth of F(x) - F(x') in {off.sum()} of {rows} rows: raise "
-                    "steps, or use rule='adaptive' or tolerance="
+                    f"the sum misses more than a tenth of F(x) - F(x') in {off.sum()} of {rows} rows: raise {way}{more}"
                 )
         if "moved" in self.trace and not self.trace["moved"].all():
             notes.append(f"{(~self.trace['moved']).sum()} of {rows} masks do not change the score")
+        elif self.attributions is not None and "moved" not in self.trace:
+            silent = np.ones(rows, bool)
+            _map(self.attributions, lambda leaf: silent.__iand__(~leaf.reshape(rows, -1).any(1)))
+            if silent.any():
+                notes.append(f"the map is zero everywhere in {silent.sum()} of {rows} rows")
         return notes
 
     def heatmap(self) -> Nest:

@@ -78,7 +78,13 @@ class Network:
         if signature is not None:
             outputs = signature(**{leaf.name: value for leaf, value in zip(self.leaves, cast, strict=True)})
             return next(iter(outputs.values())) if len(outputs) == 1 else outputs
-        return model(inputs)
+        try:
+            return model(inputs)
+        except (TypeError, AttributeError, NotImplementedError) as error:
+            raise ValueError(
+                f"the function failed on TensorFlow tensors ({type(error).__name__}: {error}); it must be made of "
+                "TensorFlow operations, which NumPy and model.predict are not: pass the model itself."
+            ) from error
 
     def merge(self, points: Leaves, constants: Leaves) -> Leaves:
         """All leaves in order, from the explained ones and those held constant."""

@@ -6,6 +6,7 @@ rule gives input i the share numerator_ij / denominator_j of R_j. The bias takes
 
 import abc
 import dataclasses
+import numbers
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -55,6 +56,9 @@ class Epsilon(Rule):
     epsilon: float = STABILISER
     bias: bool = True
 
+    def __post_init__(self):
+        _not_negative("epsilon", self.epsilon)
+
     def shares(self, x: tf.Tensor, linear: Linear) -> list[Share]:
         """One."""
         z = linear.apply(x, linear.weights) + (linear.bias if self.bias else 0.0)
@@ -74,6 +78,9 @@ class Gamma(Rule):
 
     gamma: float = 0.25
     bias: bool = True
+
+    def __post_init__(self):
+        _not_negative("gamma", self.gamma)
 
     def shares(self, x: tf.Tensor, linear: Linear) -> list[Share]:
         """Positive and negative inputs, where the output is positive and where it is negative."""
@@ -142,13 +149,18 @@ class ZBox(Rule):
     """(a_i w_ij - l_i w_ij+ - h_i w_ij-) / their sum over i, for inputs between l and h: the first layer's pixels.
 
     Fields:
-        low, high: the smallest and largest input there can be; each row's own range, where None.
+        low, high: the smallest and largest input there can be; each row's own range, where None. Of the layer's own
+            inputs: behind a Rescaling or a normalisation, of what these make of the model's.
 
     Source: Montavon et al., 2017.
     """
 
     low: float | None = None
     high: float | None = None
+
+    def __post_init__(self):
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError(f"low is {self.low!r} and high {self.high!r}; low must be below high.")
 
     def shares(self, x: tf.Tensor, linear: Linear) -> list[Share]:
         """Of the input, and of both bounds."""
@@ -191,9 +203,14 @@ class Flat(Rule):
         return [Share(ones, weights, over(1.0, linear.apply(ones, weights), 0.0))]
 
 
+def _not_negative(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value >= 0:
+        raise ValueError(f"{name} is {value!r}; it must be a number, and at least 0.")
+
+
 def over(numerator: tf.Tensor | float, denominator: tf.Tensor, epsilon: float = STABILISER) -> tf.Tensor:
     """numerator / (denominator + epsilon sign(denominator)), sign(0) = 1; 0 / 0 = 0."""
-    stable = denominator + tf.where(denominator >= 0, epsilon, -epsilon)
+    stable = denominator + tf.where(denominator >= 0, float(epsilon), -float(epsilon))
     return tf.math.divide_no_nan(tf.zeros_like(denominator) + numerator, stable)
 
 

@@ -112,7 +112,7 @@ def rerule(model: Any, handler: Handler) -> Iterator[None]:
     """
     if not isinstance(model, keras.Layer):
         raise ValueError(
-            f"propagation needs a Keras model, whose layers it can reach, and {type(model).__name__} is none; pass the "
+            f"this method needs a Keras model, whose layers it can reach, and {type(model).__name__} is none; pass the "
             "Keras model, or use a gradient or path method."
         )
     everything = [model, *layers(model)]
@@ -161,6 +161,19 @@ def paths(model: keras.Layer) -> dict[str, keras.Layer]:
         found[child.name] = child
         found.update({f"{child.name}/{inner}": layer for inner, layer in paths(child).items()})
     return found
+
+
+def address(model: Any, layer: keras.Layer) -> str:
+    """The name by which `find` finds a layer: its own, or its path where others have the same."""
+    known = paths(model)
+    if sum(one.name == layer.name for one in {id(one): one for one in known.values()}.values()) == 1:
+        return layer.name
+    return next((path for path, one in known.items() if one is layer), layer.name)
+
+
+def channels_first(model: Any) -> bool:
+    """Whether layers of the model put channels before positions."""
+    return any(getattr(layer, "data_format", None) == "channels_first" for layer in layers(model))
 
 
 def find(model: Any, layer: str | keras.Layer) -> keras.Layer:

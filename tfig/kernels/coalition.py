@@ -166,7 +166,7 @@ def regressed(
         return weighed[:, :, tf.newaxis] * known[:, tf.newaxis], weighed * value[:, tf.newaxis]
 
     squares, products = total(problem, samples, blank, term)
-    penalty = ridge * tf.ones([width]) if exact else tf.concat([ridge * tf.ones([count]), [0.0]], 0)
+    penalty = ridge * tf.ones([width]) if exact else tf.concat([ridge * tf.ones([count]), [1e-6]], 0)
     squares = squares + tf.linalg.diag(penalty)
     if not exact:
         return tf.linalg.solve(squares, products[..., tf.newaxis])[:, :count, 0]
@@ -191,6 +191,11 @@ def shapley_kernel(features: Features, samples: int) -> tuple[int, Callable]:
             return tf.cast(bits, tf.float32), tf.gather(tf.constant(table), tf.reduce_sum(bits, 1))
 
         return 2**m - 2, every
+    if features.known is not None and samples < 4 * features.known:
+        raise ValueError(
+            f"samples is {samples}, and {features.known} features need at least four coalitions each to be told "
+            f"apart; raise it to {4 * features.known} or more, or explain fewer segments."
+        )
 
     def pairs(seed: tf.Tensor, sample: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         count = features.count

@@ -170,4 +170,8 @@ def perturb(
     losses = tf.TensorArray(x.dtype, iterations, element_shape=[None])
     state = (tf.constant(0), ones, tf.zeros_like(ones), tf.zeros_like(ones), losses)
     _, mask, _, _, losses = tf.while_loop(lambda i, *_: i < iterations, iterate, state, parallel_iterations=1)
-    return enlarged(mask), {"mask": mask, "losses": tf.transpose(losses.stack())}
+    large, points = enlarged(mask), list(problem.x)
+    points[where.leaf] = cost.baseline + large * (x - cost.baseline)
+    first, last = problem.score(problem.x), problem.score(tuple(points))
+    moved = tf.abs(last - first) > 0.01 * tf.abs(first)
+    return large, {"mask": mask, "moved": moved, "losses": tf.transpose(losses.stack())}

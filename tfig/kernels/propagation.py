@@ -230,6 +230,11 @@ class Shares(Book):
         scale, shift = anatomy.affine(layer, len(x.shape))
         if id(x) in self.linears:
             _, maker, inputs, part, rule = self.linears[id(x)]
+            if not anatomy.per_channel(maker, scale, len(x.shape)):
+                raise ValueError(
+                    f"{self.name} folds {layer.name!r} into {maker.name!r} before it, and it scales another axis "
+                    "than its channels; explain a layer behind it (layer=), or use a gradient or path method."
+                )
             weights = part.weights * anatomy.outwards(maker, scale)
             folded = Linear(part.apply, weights, part.bias * scale + shift)
             z = _valued(y, share(inputs, folded, rule))

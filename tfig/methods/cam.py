@@ -182,14 +182,15 @@ class ScoreCAM(_Map):
         activation, source = _activation(problem), problem.cut
         if len(source.x) != 1 or len(source.x[0].shape) != 4 or len(activation.shape) != 4:
             raise ValueError("score_cam masks one image [B, H, W, C] by feature maps; the model has others.")
-        low, high = (f(activation, [1, 2], keepdims=True) for f in (tf.reduce_min, tf.reduce_max))
-        scaled = tf.math.divide_no_nan(activation - low, high - low)
         channels = activation.shape[-1]
 
         def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
             inner = p.cut
-            one = tf.gather(tf.gather(scaled, row), sample, axis=3, batch_dims=1)[..., tf.newaxis]
-            masked = (inner.x[0] * tf.image.resize(one, tf.shape(inner.x[0])[1:3]),)
+            one = tf.gather(tf.gather(activation, row), sample, axis=3, batch_dims=1)[..., tf.newaxis]
+            large = tf.image.resize(one, tf.shape(inner.x[0])[1:3])
+            low, high = (end(large, [1, 2], keepdims=True) for end in (tf.reduce_min, tf.reduce_max))
+            scaled = tf.math.divide_no_nan(large - low, high - low)
+            masked = (inner.x[0] * tf.cast(scaled, inner.x[0].dtype),)
             value = inner.at(p.score, masked, inner.constants)(inner.features(masked, inner.constants))
             return tf.cast(value, tf.float32)[:, tf.newaxis] * tf.one_hot(sample, channels)
 

@@ -173,7 +173,8 @@ class MeaningfulPerturbation(_Mask):
         blur: deviation of the blur of the enlarged mask, in pixels.
         shift: number of pixels the image may be shifted by, with 0 the first.
 
-    ``trace``: mask [B, h, w, 1], losses [B, iterations].
+    ``trace``: mask [B, h, w, 1], losses [B, iterations], moved [B]. The penalties are sums, weighed for images of 224
+    pixels: on smaller ones raise `l1`, or the mask deletes everything.
 
     >>> tfig.explain(model, x, "meaningful_perturbation", output="probabilities")
     """

@@ -1,6 +1,7 @@
 """Methods that pass relevance back by rules."""
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,7 +56,8 @@ class LRP(Method):
     Fields:
         rules: "epsilon", "epsilon_plus" (convolutions z+), "epsilon_plus_flat" (the first layer flat),
             "epsilon_gamma_box" (convolutions gamma, the first layer z-box), "alpha2_beta1", "alpha2_beta1_flat"; one
-            rule for all; or a mapping of layer names and layer classes to rules, others epsilon.
+            rule for all; or a mapping of layer names (their own, without a path) and layer classes to rules, others
+            epsilon.
         start: "score" (relevance F at the output, so the map sums to F but for what biases take) or "one".
 
     Raises ValueError for a layer or an operation that has no rule, naming it.
@@ -114,12 +116,30 @@ class LRP(Method):
         return {"rules": shown, "start": self.start}
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
-        """The relevance."""
+        """The relevance.
+
+        Raises:
+            ValueError: the mapping names a layer that has no weights, or that there is not.
+        """
+        seen: set[str] = set()
 
         def start(value: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
             return slope if self.start == "one" else value * slope
 
-        return relevance(problem, self.rule, self.name, start), {}
+        def rule(layer: keras.Layer, first: bool) -> Rule:
+            seen.add(layer.name)
+            return self.rule(layer, first)
+
+        found = relevance(problem, rule, self.name, start)
+        named = [key for key, _ in self.rules if isinstance(key, str)] if isinstance(self.rules, tuple) else []
+        for key in named:
+            if key not in seen:
+                close = difflib.get_close_matches(key, seen, 3) or sorted(seen)[:8]
+                raise ValueError(
+                    f"rules names {key!r}, which is no layer with weights on the way from the input to the output; "
+                    f"did you mean {', '.join(map(repr, close))}? Layers go by their own name, without a path."
+                )
+        return found, {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +150,8 @@ class DeepTaylor(Method):
     max(F, 0). Every attribution is zero or positive.
 
     Fields:
-        low, high: the smallest and largest value of an input, e.g. 0 and 1.
+        low, high: the smallest and largest value that the first layer with weights can be given, e.g. 0 and 1; behind
+            a Rescaling, of what it makes of the input.
 
     >>> tfig.explain(model, x, tfig.DeepTaylor(low=0, high=1), output="logits")
     """
@@ -146,6 +167,7 @@ class DeepTaylor(Method):
     def __post_init__(self):
         if (self.low is None) != (self.high is None):
             raise ValueError(f"low is {self.low!r} and high {self.high!r}; give both, for pixels, or neither.")
+        ZBox(self.low, self.high)  # the same bounds
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The relevance."""

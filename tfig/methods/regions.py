@@ -85,6 +85,11 @@ class XRAI(Method):
         if len(problem.x) != 1 or len(problem.x[0].shape) != 4 or problem.source is not None:
             raise ValueError("xrai explains one image [B, H, W, C] at the model's input; the question is another.")
         (x,) = problem.x
+        size = x.shape[1:3].num_elements()
+        if size is not None and size < 10 * self.min_pixels:
+            raise ValueError(
+                f"min_pixels is {self.min_pixels}, and the image has {size}: there could not be ten regions; lower it."
+            )
         maps = []
         for end in (tf.reduce_min, tf.reduce_max):
             flat = tf.zeros_like(x) + end(x, [1, 2, 3], keepdims=True)

@@ -40,7 +40,9 @@ class Segmented(Method):
             return
         segments = np.asarray(given)
         if segments.dtype.kind not in "iu" or segments.min() < 0:
-            raise ValueError(f"segments is an array of {segments.dtype} from {segments.min()}; it must count from 0.")
+            raise ValueError(
+                f"segments is an array of {segments.dtype} from {segments.min()}; it must be whole numbers from 0."
+            )
         object.__setattr__(self, "segments", Arrays(segments.astype(np.int32)))
 
     @property

@@ -134,7 +134,7 @@ class LIME(Segmented):
             distance = 1 - tf.sqrt(tf.reduce_mean(present, 1))
             return present, tf.exp(-tf.square(distance / self.kernel_width))
 
-        values = coalition.regressed(problem, features, self.samples, draw, self.alpha, False)
+        values = coalition.regressed(problem, features, self.samples, draw, max(self.alpha, 1e-6), False)
         return features.spread(values, problem.x), {"values": values} if features.known is not None else {}
 
 
