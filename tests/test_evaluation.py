@@ -62,6 +62,31 @@ def test_intervals_are_the_bootstraps(asked):
     assert lost.mean("gradient", "row") == 1 and ",3," in lost.to_csv()
 
 
+def test_one_row_says_nothing_of_others_and_one_failure_costs_one_cell(asked):
+    model, x = asked
+    one = tfig.evaluate(model, x[:1], "gradient", "deletion")
+    assert np.isnan(one.interval("gradient", "deletion")).all() and "[" not in one.to_markdown()
+    broken = {"zero": lambda e: 1 / 0, "short": lambda e: np.ones(2), "fine": lambda e: e.score}
+    found = tfig.evaluate(model, x, ["gradient"], broken)
+    assert "ZeroDivisionError" in found.refused["gradient", "zero"] and list(found.values["gradient"]) == ["fine"]
+    assert "one number a row" in found.refused["gradient", "short"]
+    assert "* gradient, zero: ZeroDivisionError" in found.to_markdown()
+
+
+def test_columns_compare_like_with_like(asked):
+    """Metrics that would take each explanation's own baseline take one for all."""
+    model, x = asked
+    names = ["pixel_flipping", "sensitivity_n"]
+    for baseline, start in ((None, "zeros"), (0.3, 0.3), (np.full((8, 8, 1), 0.3, "float32"), 0.3)):
+        found = tfig.evaluate(model, x, ["occlusion", "igos", "gradient"], names, baseline=baseline)
+        assert not found.refused
+        ends = [found.curves[name]["pixel_flipping"].scores[:, -1] for name in found.methods]
+        empty = model(np.full_like(x, 0 if start == "zeros" else start)).numpy()
+        target = tfig.explain(model, x, "gradient").target
+        for end in ends:
+            np.testing.assert_allclose(end, empty[np.arange(6), target], atol=1e-5)
+
+
 def test_the_best_and_what_reaches_it_are_bold(asked):
     model, x = asked
     values = {"gradient": [1.0, 1.1, 0.9, 1.0, 1.05, 0.95], "gradient_x_input": [0.5, 1.9, 1.0, 0.2, 1.5, 0.7],
@@ -80,7 +105,7 @@ def test_files_and_pictures(asked, tmp_path):
     assert found.to_csv(tmp_path / "t.csv") == (tmp_path / "t.csv").read_text()
     figure = found.plot(tmp_path / "t.png")
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles[:2] == ["deletion (lower is better)", "insertion (higher is better)"]
+    assert titles[:2] == ["deletion", "insertion"]
     line = figure.axes[0].lines[1]
     np.testing.assert_allclose(line.get_ydata(), found.curves["occlusion"]["deletion"].scores.mean(0))
     assert (tmp_path / "t.png").stat().st_size > 10000
@@ -89,7 +114,7 @@ def test_files_and_pictures(asked, tmp_path):
 @pytest.mark.parametrize(
     ("methods", "given", "said"),
     [
-        (["gradient"], ["deletions"], "no metric is named 'deletions'"),
+        (["gradient"], ["deletions"], "no metric is named 'deletions'; did you mean deletion"),
         (["gradient"], [], "metrics is empty"),
         (["gradient"], ["pointing_game"], "pass masks="),
         (["gradients"], ["deletion"], "did you mean"),

@@ -520,9 +520,96 @@ def test_served_and_loaded_explanations_take_a_model(tmp_path):
     np.testing.assert_allclose(metrics.deletion(e[[2, 0]]).area, metrics.deletion(e).area[[2, 0]], atol=1e-6)
 
 
+def test_another_question_than_the_explanations_is_refused(tmp_path):
+    model, x = small()
+    other, _ = small(seed=1)
+    kept = {"blurred": {"baseline": "blur"}, "mine": {"target": lambda y: y[:, 0] - y[:, 1]}, "plain": {}}
+    loaded = {
+        name: tfig.Explanation.load(tfig.explain(model, x, **asked).save(tmp_path / name))
+        for name, asked in kept.items()
+    }
+    with pytest.raises(ValueError, match=r"F\(x'\), from zeros, of row"):
+        metrics.sensitivity_n(loaded["blurred"], model=model)
+    metrics.sensitivity_n(loaded["blurred"], model=model, baseline="blur")
+    metrics.sensitivity_n(loaded["plain"], model=model)
+    for metric in (metrics.max_sensitivity, metrics.input_invariance, metrics.model_randomisation):
+        with pytest.raises(ValueError, match="another than this one"):
+            metric(loaded["blurred"], model=model)
+        with pytest.raises(ValueError, match="another than this one"):
+            metric(loaded["plain"], model=tfig.Explainer(model, "gradient"))
+    for e, given in ((loaded["mine"], model), (loaded["plain"], other)):
+        with pytest.raises(ValueError, match=r"of row 0 is .* and the explanation's is"):
+            metrics.deletion(e, model=given)
+    live = tfig.explain(model, x, baseline=np.full((7, 6, 2), 0.2, "float32"))
+    np.testing.assert_allclose(
+        metrics.sensitivity_n(live, 5), metrics.sensitivity_n(tfig.explain(model, x, baseline=0.2), 5), atol=1e-4
+    )
+
+
+def test_randomisation_leaves_out_what_the_answer_does_not_depend_on():
+    inputs = keras.Input((6,))
+    trunk = L.Dense(5, activation="relu", name="trunk")(inputs)
+    heads = [L.Dense(3, name=f"head{i}")(trunk) for i in range(3)]
+    model = keras.Model(inputs, heads)
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+    found = metrics.model_randomisation(tfig.explain(model, x, "gradient", target=(2, 1)))
+    assert found.layers == ["head2", "trunk"]
+    at_layer = tfig.explain(model, x, "gradient", target=(2, 1), layer="trunk")
+    assert metrics.model_randomisation(at_layer).layers[0] == "head2"
+
+
+def test_nothing_measured_is_not_a_good_mark():
+    model, x = small()
+    flat_rows = np.full_like(x, 0.5)
+    e = tfig.explain(model, flat_rows, "gradient")
+    assert np.isnan(metrics.max_sensitivity(e)).all() and np.isnan(metrics.infidelity(e, samples=5)).all()
+    silent = tfig.explain(model, x, "gradient", target=lambda y: y[:, 0] * 0 + 1)
+    assert "the map is zero everywhere in 3 of 3 rows" in silent.notes
+    assert (rank_correlation(np.zeros((2, 5)), np.zeros((2, 5))) == 1).all()
+    broken = tfig.explain(model, x, "gradient")
+    broken = dataclasses.replace(
+        broken, attributions=broken.attributions * np.array([1, np.nan, 1])[:, None, None, None]
+    )
+    assert "the map is NaN or infinite in 1 of 3 rows" in broken.notes
+    with pytest.raises(ValueError, match="row 1 are NaN"):
+        metrics.complexity(broken)
+    assert metrics.complexity(broken[[0, 2]]).shape == (2,)
+    with pytest.raises(ValueError, match="sparseness measures an Explanation"):
+        metrics.sparseness(x)
+    blurred = tfig.explain(model, x, tfig.BlurIG(steps=50, max_sigma=3))
+    change = blurred.attributions.sum((1, 2, 3)) - blurred.trace["delta"]
+    np.testing.assert_allclose(metrics.completeness(blurred), np.abs(blurred.trace["delta"] / change), rtol=1e-3)
+
+
+def test_maps_of_layers_of_sequences_and_images():
+    keras.utils.set_random_seed(0)
+    series = keras.Sequential([keras.Input((9, 3)), L.Conv1D(4, 3, activation="relu"), L.Flatten(), L.Dense(3)])
+    s = np.random.default_rng(0).normal(size=(2, 9, 3)).astype("float32")
+    e = tfig.explain(series, s, "grad_cam")
+    for metric in (metrics.deletion, metrics.insertion, metrics.average_drop, metrics.sensitivity_n):
+        found = metric(e)
+        assert np.isfinite(getattr(found, "value", found)).all()
+    with pytest.raises(ValueError, match="a layer's positions"):
+        metrics.infidelity(e)
+    model, x = small()
+    deep, mask = tfig.explain(model, x, "gradient", layer="conv"), np.zeros((7, 6), bool)
+    mask[2:5, 1:4] = True
+    shown = np.maximum(deep.heatmap(), 0)
+    np.testing.assert_allclose(
+        metrics.relevance_mass(deep, mask), shown[:, 2:5, 1:4].sum((1, 2)) / shown.sum((1, 2)), rtol=1e-5
+    )
+    assert metrics.relevance_mass(deep, mask[1:6, 1:5]).shape == (3,)  # of the layer's own positions
+    with pytest.raises(ValueError, match="NaN or negative"):
+        metrics.relevance_mass(deep, np.where(mask, 1, np.nan))
+    assert metrics.relevance_mass(deep, mask[..., None]).shape == (3,)
+
+
 @pytest.mark.parametrize(
     ("ask", "said"),
     [
+        (lambda e: metrics.sensitivity_n(e, []), "n is empty"),
+        (lambda e: metrics.infidelity(e, perturbation="given"), "must be one of gaussian, square"),
+        (lambda e: metrics.pixel_flipping(e, baseline=tfig.baselines.Dataset(e.x)), "not a Dataset"),
         (lambda e: metrics.deletion(e, protocol="captum"), "protocol is 'captum'"),
         (lambda e: metrics.deletion(e, steps=0), "steps is 0"),
         (lambda e: metrics.pixel_flipping(e, order="random"), "order is 'random'"),

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import difflib
 import functools
 import io
 import os
@@ -12,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfig import baselines
 from tfig import metrics as measures
 from tfig.comparison import compare, named
 from tfig.metrics import METRICS, Curve
@@ -30,6 +32,9 @@ DEFAULT: dict[str, Callable[..., Any]] = {
 
 LOCALISED = ("pointing_game", "relevance_mass")
 """Beside them, where masks are given."""
+
+LIKE_WITH_LIKE = ("sensitivity_n", "faithfulness_correlation", "pixel_flipping", "infidelity")
+"""Metrics that would else take each explanation's own baseline."""
 
 RESAMPLED = 2000
 """Times that rows are drawn anew for a confidence interval."""
@@ -67,11 +72,14 @@ class Evaluation:
         return float(values.mean()) if len(values) else float("nan")
 
     def interval(self, method: str, metric: str, confidence: float = 0.95) -> tuple[float, float]:
-        """(low, high) of the mean: quantiles of means of rows drawn anew with replacement (Efron's bootstrap)."""
+        """(low, high) of the mean: quantiles of means of rows drawn anew with replacement (Efron's bootstrap).
+
+        NaN of fewer than two rows, which say nothing of others.
+        """
         if not 0 < confidence < 1:
             raise ValueError(f"confidence is {confidence!r}; it must lie between 0 and 1.")
         values = self._known(method, metric)
-        if not len(values):
+        if len(values) < 2:
             return float("nan"), float("nan")
         draws = np.random.default_rng(0).integers(0, len(values), (RESAMPLED, len(values)))
         low, high = np.quantile(values[draws].mean(1), [(1 - confidence) / 2, (1 + confidence) / 2])
@@ -79,7 +87,7 @@ class Evaluation:
 
     def _known(self, method: str, metric: str) -> np.ndarray:
         values = np.asarray(self.values[method].get(metric, ()), np.float64)
-        return values[np.isfinite(values)]
+        return values[~np.isnan(values)]
 
     def best(self, metric: str) -> list[str]:
         """The method with the best mean, and those whose interval reaches it; none where no direction is known."""
@@ -89,7 +97,8 @@ class Evaluation:
         sign = 1 if self.better[metric] == "higher" else -1
         top = max(known, key=lambda name: sign * self.mean(name, metric))
         edge = self.mean(top, metric)
-        return [name for name in known if self.interval(name, metric)[0] <= edge <= self.interval(name, metric)[1]]
+        reach = {name: self.interval(name, metric) for name in known}
+        return [name for name in known if name == top or reach[name][0] <= edge <= reach[name][1]]
 
     def __repr__(self) -> str:
         lost = f"; {len(self.refused)} refused" if self.refused else ""
@@ -105,9 +114,16 @@ class Evaluation:
             cells = []
             for metric in self.metrics:
                 mean, (low, high) = self.mean(method, metric), self.interval(method, metric)
-                shown = "" if np.isnan(mean) else f"{mean:.3g} [{low:.3g}, {high:.3g}]"
+                spread = "" if np.isnan(low) else f" [{low:.3g}, {high:.3g}]"
+                shown = "" if np.isnan(mean) else f"{mean:.3g}{spread}"
                 cells.append(f"**{shown}**" if method in best[metric] else shown)
             lines.append(f"| {method} | " + " | ".join(cells) + " |")
+        notes = [
+            f"* {method}{f', {metric}' if metric else ''}: {why}"
+            for (method, metric), why in self.refused.items()
+            if method in self.values and (not metric or metric in self.better)
+        ]
+        lines += ["", *notes] if notes else []
         return _written("\n".join(lines) + "\n", path)
 
     def to_csv(self, path: str | os.PathLike | None = None) -> str:
@@ -141,7 +157,7 @@ def evaluate(
     model: Any,
     x: Any,
     methods: Sequence[str | Method] | Mapping[str, str | Method],
-    metrics: Sequence[str] | Mapping[str, str | Callable[..., Any]] | None = None,
+    metrics: str | Sequence[str | Callable[..., Any]] | Mapping[str, str | Callable[..., Any]] | None = None,
     masks: Any = None,
     *,
     progress: bool = False,
@@ -154,7 +170,8 @@ def evaluate(
         methods: names or method objects; or a mapping of the names to show to them.
         metrics: names of `tfig.metrics.METRICS`; or a mapping of the names to show to names or functions
             Explanation -> [B] (of two arguments where they need masks: pass them by a closure). None: of each property
-            one or two, and with masks two of localisation.
+            one or two, and with masks two of localisation. So that a column compares like with like, metrics by name
+            that remove positions put zeros in their place, or `baseline` where it is given; functions do as written.
         masks: where the truth lies, as in `tfig.metrics.pointing_game`.
         progress: show Keras' progress bar, in pairs of method and metric.
         arguments: of `tfig.explain`: target, output, layer, baseline, batch_size, seed.
@@ -167,7 +184,7 @@ def evaluate(
 
     >>> tfig.evaluate(model, x, ["gradient", "integrated_gradients", "igos"], output="probabilities").to_markdown()
     """
-    asked = _asked(metrics, masks)
+    asked = _asked(metrics, masks, arguments.get("baseline"))
     found = compare(model, x, methods, **arguments)
     values: dict[str, dict[str, np.ndarray]] = {name: {} for name in named(methods)}
     curves: dict[str, dict[str, Curve]] = {name: {} for name in values}
@@ -180,30 +197,43 @@ def evaluate(
                 if isinstance(answer, Curve):
                     curves[method][metric] = answer
                 values[method][metric] = np.asarray(getattr(answer, "value", answer), np.float64)
+                if values[method][metric].shape != (len(e),):
+                    shape = list(values[method].pop(metric).shape)
+                    refused[method, metric] = f"it gave shape {shape} for {len(e)} rows; it must give one number a row."
             except ValueError as error:
                 refused[method, metric] = str(error)
+            except Exception as error:  # a user's function must not cost the rest of the table
+                refused[method, metric] = f"{type(error).__name__}: {error}"
             if bar:
                 bar.add(1)
     return Evaluation(values, curves, {name: better for name, (_, better) in asked.items()}, refused)
 
 
-def _asked(metrics: Any, masks: Any) -> dict[str, tuple[Callable[..., Any], str]]:
+def _asked(metrics: Any, masks: Any, baseline: Any) -> dict[str, tuple[Callable[..., Any], str]]:
     """By the name to show: (Explanation -> [B], which way is better)."""
     if metrics is None:
         metrics = {**DEFAULT, **{name: name for name in LOCALISED if masks is not None}}
-    given = metrics if isinstance(metrics, Mapping) else {name: name for name in metrics}
+    if isinstance(metrics, str) or callable(metrics):
+        metrics = [metrics]
+    given = metrics if isinstance(metrics, Mapping) else {getattr(one, "__name__", one): one for one in metrics}
     if not given:
         raise ValueError(f"metrics is empty; choose among {', '.join(METRICS)}.")
     found = {}
     for shown, metric in given.items():
         if isinstance(metric, str) and metric not in METRICS:
-            raise ValueError(f"no metric is named {metric!r}; there are {', '.join(METRICS)}.")
+            close = difflib.get_close_matches(metric, METRICS, 3) or list(METRICS)
+            raise ValueError(f"no metric is named {metric!r}; did you mean {', '.join(close)}?")
         function = METRICS[metric].function if isinstance(metric, str) else metric
-        plain = function.func if isinstance(function, functools.partial) else function
+        if shown in LIKE_WITH_LIKE and (isinstance(metric, str) or metric is DEFAULT.get(shown)):
+            plain_start = not isinstance(baseline, (type(None), baselines.Dataset, baselines.AtLayer))
+            function = functools.partial(function, baseline=baseline if plain_start else "zeros")
+        plain = function
+        while isinstance(plain, functools.partial):
+            plain = plain.func
         facts = next((one for one in METRICS.values() if one.function is plain), None)
         if facts is not None and facts.needs_mask:
             if masks is None:
-                raise ValueError(f"{shown} measures against a mask of where the truth lies; pass masks=.")
+                raise ValueError(f"{shown} measures against a mask of where the truth lies; pass masks= (--mask).")
             function = functools.partial(_masked, function, masks)
         found[shown] = (function, facts.better if facts else "")
     return found

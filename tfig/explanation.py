@@ -101,9 +101,13 @@ class Explanation:
                 )
         if "moved" in self.trace and not self.trace["moved"].all():
             notes.append(f"{(~self.trace['moved']).sum()} of {rows} masks do not change the score")
-        elif self.attributions is not None and "moved" not in self.trace:
-            silent = np.ones(rows, bool)
+        if self.attributions is not None and "moved" not in self.trace:
+            silent, broken = np.ones(rows, bool), np.zeros(rows, bool)
             _map(self.attributions, lambda leaf: silent.__iand__(~leaf.reshape(rows, -1).any(1)))
+            _map(self.attributions, lambda leaf: broken.__ior__(~np.isfinite(leaf.reshape(rows, -1)).all(1)))
+            broken &= np.isfinite(self.score) & ~lost
+            if broken.any():
+                notes.append(f"the map is NaN or infinite in {broken.sum()} of {rows} rows")
             if silent.any():
                 notes.append(f"the map is zero everywhere in {silent.sum()} of {rows} rows")
         return notes

@@ -149,16 +149,18 @@ def table(evaluation: Any, path: str | os.PathLike | None) -> Any:
         for metric in metrics
         if any(metric in curves for curves in evaluation.curves.values())
     }
-    heights = ([3.4] if panels else []) + [0.34 * len(methods) + 1]
+    heights = ([3.6] if panels else []) + [0.42 * len(methods) + 1]
     width = max(1.35 * len(metrics) + 2.4, 4.0 * len(panels))
     figure = _figure()(figsize=(width, sum(heights)), layout="constrained")
     places = figure.add_gridspec(len(heights), max(len(panels), 1), height_ratios=heights)
     for place, (metric, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(places[0, place])
         _curves(axes, curves)
-        axes.set_title(f"{metric.replace('_', ' ')} ({evaluation.better[metric]} is better)", fontsize=9)
+        axes.set_title(metric.replace("_", " "), fontsize=9)
         if place == 0:
-            axes.legend(fontsize=7, frameon=False, ncols=1 + len(curves) // 9)
+            lines = axes.get_lines()
+            names = [line.get_label() for line in lines]
+            figure.legend(lines, names, loc="outside upper center", ncols=7, fontsize=7.5, frameon=False)
     axes = figure.add_subplot(places[-1, :])
     means = np.array([[evaluation.mean(method, metric) for metric in metrics] for method in methods])
     shades = _shades(means, [evaluation.better[metric] for metric in metrics])
@@ -167,9 +169,10 @@ def table(evaluation: Any, path: str | os.PathLike | None) -> Any:
         best = evaluation.best(metric)
         for row, method in enumerate(methods):
             low, high = evaluation.interval(method, metric)
-            shown = "" if np.isnan(low) else f"{means[row, column]:.3g} ± {(high - low) / 2:.2g}"
+            mean = means[row, column]
+            shown = "-" if np.isnan(mean) else f"{mean:.3g}" + ("" if np.isnan(low) else f"\n[{low:.2g}, {high:.2g}]")
             weight = "bold" if method in best else "normal"
-            axes.text(column, row, shown, ha="center", va="center", fontsize=7.5, fontweight=weight)
+            axes.text(column, row, shown, ha="center", va="center", fontsize=7, fontweight=weight)
     arrows = {"higher": " ↑", "lower": " ↓", "": ""}
     labels = [metric.replace("_", "\n") + arrows[evaluation.better[metric]] for metric in metrics]
     axes.set_xticks(range(len(metrics)), labels, fontsize=7.5)
@@ -185,7 +188,8 @@ def table(evaluation: Any, path: str | os.PathLike | None) -> Any:
 def _curves(axes: Any, curves: Mapping[str, Any]) -> None:
     for i, (name, curve) in enumerate(curves.items()):
         style = ["-", "--", ":", "-."][i // 10 % 4]
-        axes.plot(curve.fractions, curve.scores.mean(0), style, color=f"C{i % 10}", label=name, linewidth=1.3)
+        label = name.replace("_", " ")
+        axes.plot(curve.fractions, curve.scores.mean(0), style, color=f"C{i % 10}", label=label, linewidth=1.3)
     axes.set_xlabel("share of positions changed", fontsize=8)
     axes.set_ylabel("score, mean over rows", fontsize=8)
     axes.tick_params(labelsize=7)

@@ -25,3 +25,31 @@ from tfig.metrics.randomisation import random_logit as random_logit
 from tfig.metrics.robustness import avg_sensitivity as avg_sensitivity
 from tfig.metrics.robustness import local_lipschitz as local_lipschitz
 from tfig.metrics.robustness import max_sensitivity as max_sensitivity
+
+__all__ = [
+    "METRICS",
+    "Curve",
+    "Metric",
+    "Randomisation",
+    "average_drop",
+    "avg_sensitivity",
+    "completeness",
+    "complexity",
+    "deletion",
+    "faithfulness_correlation",
+    "increase",
+    "infidelity",
+    "input_invariance",
+    "insertion",
+    "local_lipschitz",
+    "max_sensitivity",
+    "model_randomisation",
+    "non_sensitivity",
+    "pixel_flipping",
+    "pointing_game",
+    "random_logit",
+    "relevance_mass",
+    "relevance_rank",
+    "sensitivity_n",
+    "sparseness",
+]

@@ -36,10 +36,12 @@ def completeness(e: Explanation, *, baseline: Any = None, model: Any = None) -> 
         [B]; undivided where the difference is zero.
     """
     sums = probe.flat(probe.parts(e)).sum(1)
-    if baseline is None and e.baseline_score is not None:
+    if baseline is None and "delta" in e.trace:  # a path that ends elsewhere, as blurred images do
+        difference = sums - e.trace["delta"]
+    elif baseline is None and e.baseline_score is not None:
         difference = e.score.astype(np.float64) - e.baseline_score
     else:
-        found = probe.measure(e, _Nothing(), [], model=model, baseline=probe.own_baseline(e, baseline))
+        found = probe.measure(e, _Nothing(), [], model=model, baseline=probe.OWN if baseline is None else baseline)
         difference = found["score"].astype(np.float64) - found["baseline_score"]
     size = np.abs(difference)
     return np.abs(sums - difference) / np.where(size > 0, size, 1)
@@ -134,7 +136,7 @@ def input_invariance(e: Explanation, *, shift: float = 1.0, model: Any = None) -
     baseline does not shift along: integrated gradients from black does, from the row's own mean does not.
 
     Args:
-        shift: added to every float input.
+        shift: added to every float input, in its own unit.
         model: as in `tfig.metrics.max_sensitivity`.
 
     Returns:
@@ -159,7 +161,9 @@ def input_invariance(e: Explanation, *, shift: float = 1.0, model: Any = None) -
     back = tf.nest.map_structure(
         lambda one: keras.layers.Rescaling(1.0, -shift)(one) if "float" in one.dtype else one, inputs
     )
-    shifted = keras.Model(inputs, original(back))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of inputs that are not named as the dict's keys
+        shifted = keras.Model(inputs, original(back))
     moved = tf.nest.map_structure(
         lambda leaf: leaf + np.asarray(shift, leaf.dtype) if leaf.dtype.kind == "f" else leaf,
         tf.nest.map_structure(np.asarray, probe.rows(e)),

@@ -74,7 +74,7 @@ def _absent(e: Explanation, protocol: str, inserting: bool, given: Any) -> Any:
     if given is not None:
         return given
     if not probe.spatial(e) or (protocol == "rise" and not inserting):
-        return 0
+        return "zeros"
     return Blur(11, 5.0) if protocol == "rise" else Blur(51, 50.0)
 
 
@@ -99,7 +99,9 @@ def deletion(
             after each step, weighed by its positions. The authors' code adds the last, smaller step without its
             score; here it has it.
 
-    Both papers read probabilities: pass output="probabilities" where logits were explained.
+    An explanation at a layer is measured there: the layer's units are replaced. Class activation maps of an image are
+    enlarged, and measured on its pixels. Both papers read probabilities: pass output="probabilities" where logits were
+    explained.
 
     Args:
         protocol, steps: see above.
@@ -171,6 +173,6 @@ def pixel_flipping(
     counts = _counts("rise", count, steps)
     if order == "least":
         places = [count - 1 - place for place in places]
-    start = probe.own_baseline(e, baseline)
+    start = probe.OWN if baseline is None else baseline
     scores = _scores(e, places, counts, model=model, baseline=start, output=output)
     return Curve(counts / count, scores, (scores[:, :1] - scores).mean(1))

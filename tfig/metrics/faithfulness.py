@@ -89,15 +89,19 @@ def infidelity(
         seed: of the perturbations, as in `tfig.explain`.
 
     Returns:
-        [B]. Maps with one value a position are shared among its channels.
+        [B]; NaN where noise that is a share of a constant row moved nothing. Maps with one value a position are
+        shared among its channels.
 
     Raises:
         ValueError: squares without spatial axes, arrays of another shape.
     """
     asked = probe.question(e, model)
+    if asked.method.picks_layer:
+        raise ValueError("infidelity compares entries of x, and this map is of a layer's positions; use deletion.")
     fed = [_like(phi, x) for phi, x in zip(probe.parts(e), _points(e, asked), strict=True)]
     kind = perturbation if isinstance(perturbation, str) else "given"
-    one_of("perturbation", kind, ("gaussian", "square", "given"))
+    if kind != "given" or isinstance(perturbation, str):
+        one_of("perturbation", kind, ("gaussian", "square"))
     if kind == "square" and not all(phi.ndim > 2 for phi in fed):
         raise ValueError("perturbation='square' needs spatial axes; pass 'gaussian' or arrays.")
     if kind == "given":
@@ -112,8 +116,8 @@ def infidelity(
     whole("widest", widest, 1)
     at_least("noise", noise, 0)
     found = probe.measure(
-        e, _Perturbed(kind, samples, noise, widest), fed, model=model, baseline=probe.own_baseline(e, baseline),
-        output=output, seed=seed,
+        e, _Perturbed(kind, samples, noise, widest), fed, model=model, output=output, seed=seed,
+        baseline=probe.OWN if baseline is None else baseline,
     )  # fmt: skip
     dots, falls = found["dots"].astype(np.float64), found["falls"].astype(np.float64)
     if normalize:
@@ -121,7 +125,8 @@ def infidelity(
         dots = (
             dots * np.where(squares > 0, (dots * falls).mean(1) / np.where(squares > 0, squares, 1), 1)[:, np.newaxis]
         )
-    return ((dots - falls) ** 2).mean(1)
+    moved = (found["dots"] != 0).any(1) | (found["falls"] != 0).any(1) | (kind != "gaussian")
+    return np.where(moved, ((dots - falls) ** 2).mean(1), np.nan)
 
 
 def _points(e: Explanation, asked: Any) -> list[np.ndarray | None]:
@@ -174,9 +179,11 @@ def _correlations(
         if size > count:
             raise ValueError(f"n is {size}, and there are {count} positions.")
     whole("samples", samples, 2)
+    if not len(sizes):
+        raise ValueError("n is empty; pass a number of positions, or several.")
     found = probe.measure(
         e, _Subsets(tuple(map(int, sizes)), samples), leaves, model=model, output=output, seed=seed,
-        baseline=probe.own_baseline(e, baseline),
+        baseline=probe.OWN if baseline is None else baseline,
     )  # fmt: skip
     pair = [found[name].reshape(len(e), len(sizes), samples).astype(np.float64) for name in ("masses", "falls")]
     a, b = (values - values.mean(-1, keepdims=True) for values in pair)
@@ -257,7 +264,9 @@ def _seen(e: Explanation, baseline: Any, output: str | None, model: Any) -> tupl
     top = probe.flat(leaves).max(1)
     scale = np.where(top > 0, 1 / np.where(top > 0, top, 1), 0).astype(np.float32)
     masks = [leaf * scale.reshape(-1, *[1] * (leaf.ndim - 1)) for leaf in leaves]
-    found = probe.measure(e, _Seen(), masks, model=model, output=output, baseline=0 if baseline is None else baseline)
+    found = probe.measure(
+        e, _Seen(), masks, model=model, output=output, baseline="zeros" if baseline is None else baseline
+    )
     return found["score"], found["seen"]
 
 

@@ -1,6 +1,7 @@
 """How metrics ask a model: as methods that measure instead of attributing, posed and compiled like any other."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -34,6 +35,10 @@ class Probe(Method):
         return [tf.TensorSpec([None, *shape], dtype) for shape, dtype in self.given]
 
 
+OWN = object()
+"""The baseline that an explanation stands against, else zeros."""
+
+
 def measure(
     e: Explanation,
     probe: Probe,
@@ -49,13 +54,19 @@ def measure(
     Args:
         fed: arrays [B, ...] for each row.
         output: read off the model; by default what was explained.
+        baseline: as in `tfig.explain`, or `OWN`.
+
+    Raises:
+        ValueError: the model gives another score than the explanation's, or its own baseline is not known.
     """
     asked = question(e, model)
+    if isinstance(baseline, baselines.Dataset):
+        raise ValueError("metrics take one baseline a row, not a Dataset; pass e.g. baseline='mean'.")
+    start = _own_baseline(e) if baseline is OWN else baseline
     probe = dataclasses.replace(probe, given=tuple((side.shape[1:], side.dtype.name) for side in fed))
-    layer = asked.layer if at_layer(e) else None
     explainer = Explainer(
-        asked.model, probe, output=output or asked.output, layer=layer, baseline=baseline, batch_size=asked.batch_size,
-        seed=seed,
+        asked.model, probe, output=output or asked.output, layer=_layer(e, asked), baseline=start, seed=seed,
+        batch_size=asked.batch_size,
     )  # fmt: skip
     structure, leaves = network.read(asked.model, rows(e))
     posed = explainer.pose(structure, leaves, target(e, asked))
@@ -65,7 +76,31 @@ def measure(
         if "baseline_score" in answer:
             found["baseline_score"] = answer["baseline_score"]
         parts.append({name: value.numpy() for name, value in found.items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if output in (None, e.output):
+        _same("F(x)", found["score"], e.score)
+        if baseline is OWN and e.explainer is None and e.baseline_score is not None:
+            _same("F(x'), from zeros,", found["baseline_score"], e.baseline_score)
+    return found
+
+
+def _layer(e: Explanation, asked: Explainer) -> Any:
+    """Where it is measured: the layer explained, also where the method chose it; None for the input."""
+    if not at_layer(e):
+        return None
+    return e.layer if asked.layer is None else asked.layer
+
+
+def _same(what: str, now: np.ndarray, then: np.ndarray) -> None:
+    """Raise ValueError where a model, or a question that was not kept, gives other numbers than the explanation's."""
+    with np.errstate(invalid="ignore"):
+        other = np.abs(now - then) > 0.02 * np.maximum(np.abs(then), 1e-6 + 0.1 * np.abs(then).max())
+    if other.any():
+        row = int(np.argmax(other))
+        raise ValueError(
+            f"{what} of row {row} is {now[row]:.5g}, and the explanation's is {then[row]:.5g}: model, target, output "
+            "or baseline are not those it was made with; pass model=tfig.Explainer(...) as it was, or baseline=."
+        )
 
 
 def question(e: Explanation, model: Any) -> Explainer:
@@ -97,7 +132,18 @@ def again(e: Explanation, model: Any) -> Explainer:
         raise ValueError(
             f"the explanation is by {e.method!r}, which is no method of tfig; pass model=tfig.Explainer(model, ...)."
         )
-    return asked.about(target(e, asked))
+    explainer = asked.about(target(e, asked))
+    if model is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            here = flat(parts(explainer(rows(e))))
+        there = flat(parts(e))
+        if here.shape != there.shape or np.linalg.norm(here - there) > 0.05 * np.linalg.norm(there):
+            raise ValueError(
+                "the model's explanation of x is another than this one: method, baseline, seed, target or weights are "
+                "not those it was made with; pass model=tfig.Explainer(...) as it was."
+            )
+    return explainer
 
 
 def target(e: Explanation, asked: Explainer) -> Any:
@@ -159,30 +205,31 @@ def flat(leaves: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], 1).astype(np.float64)
 
 
+def order(values: np.ndarray) -> np.ndarray:
+    """Each entry's place in the order of falling values, int32 [B, M]; of equals, the first comes first."""
+    return np.argsort(np.argsort(-values, 1, kind="stable"), 1).astype(np.int32)
+
+
 def places(e: Explanation) -> tuple[list[np.ndarray], int]:
     """(each position's place in the order of falling attribution, int32 [B, ...] for each leaf; their number).
 
     Of equals, the first comes first.
     """
     leaves = maps(e)
-    order = np.argsort(-flat(leaves), 1, kind="stable")
-    place = np.argsort(order, 1).astype(np.int32)
+    place = order(flat(leaves))
     ends = np.cumsum([leaf[0].size for leaf in leaves])[:-1]
     split = np.split(place, ends, 1)
     return [part.reshape(leaf.shape) for part, leaf in zip(split, leaves, strict=True)], place.shape[1]
 
 
-def own_baseline(e: Explanation, given: Any) -> Any:
-    """The baseline given, else the one the explanation stands against, else zeros."""
-    if given is not None:
-        return given
+def _own_baseline(e: Explanation) -> Any:
     explainer = e.explainer
     if explainer is None or explainer.method.default_baseline is None or (e.layer is not None and not at_layer(e)):
-        return 0
+        return "zeros"
     own = explainer.method.default_baseline if explainer.baseline is None else explainer.baseline
-    if isinstance(own, baselines.Dataset) or own == "dataset" or (own == "blur" and not spatial(e)):
-        return 0
-    return own
+    if isinstance(own, baselines.Dataset) or (isinstance(own, str) and own == "dataset"):
+        return "zeros"
+    return "zeros" if isinstance(own, str) and own == "blur" and not spatial(e) else own
 
 
 def spatial(e: Explanation) -> bool:

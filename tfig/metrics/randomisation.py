@@ -56,6 +56,8 @@ class Randomisation:
 def model_randomisation(e: Explanation, *, mode: str = "cascading", seed: int = 0, model: Any = None) -> Randomisation:
     """How alike explanations of the same class stay as layers' weights are drawn anew, from the output down.
 
+    Layers on which neither score nor map depend (other heads, those below the layer explained) are left out.
+
     Each array is drawn from the normal distribution of its own mean and deviation, so that activations keep their
     scale; an array that is constant (biases of zero, a normalisation as it began) is drawn with deviation 0.1. Moving
     statistics stay. The weights are changed in the model itself and put back bitwise, also after an error: nobody
@@ -75,21 +77,31 @@ def model_randomisation(e: Explanation, *, mode: str = "cascading", seed: int = 
     one_of("mode", mode, ("cascading", "independent"))
     explainer = probe.again(e, model)
     groups = _groups(explainer.model, probe.rows(e))
-    rng, here, found = np.random.default_rng(seed), probe.maps(e), []
+    rng, here, found, names, last = np.random.default_rng(seed), probe.maps(e), [], [], e
     with _kept([variable for _, group in groups for variable in group]):
-        for _, group in groups:
+        for name, group in groups:
             before = [variable.numpy() for variable in group]
             for variable, value in zip(group, before, strict=True):
                 spread = value.std() if value.std() > 0 else 0.1
                 variable.assign(rng.normal(value.mean(), spread, value.shape).astype(value.dtype))
-            found.append(_alike(here, probe.maps(_quiet(explainer, e))))
+            there = _quiet(explainer, e)
+            if not _unreached(last, there):
+                names.append(name)
+                found.append(_alike(here, probe.maps(there)))
+            last = there if mode == "cascading" else e
             if mode == "independent":
                 for variable, value in zip(group, before, strict=True):
                     variable.assign(value)
+    if not found:
+        raise ValueError("neither score nor map depend on the weights of any layer.")
     ranks, likeness = zip(*found, strict=True)
-    return Randomisation(
-        [name for name, _ in groups], np.stack(ranks), None if likeness[0] is None else np.stack(likeness)
-    )
+    return Randomisation(names, np.stack(ranks), None if likeness[0] is None else np.stack(likeness))
+
+
+def _unreached(before: Explanation, after: Explanation) -> bool:
+    """Whether new weights changed nothing at all, as those of another head, or below the layer explained, do not."""
+    pairs = zip(probe.maps(before), probe.maps(after), strict=True)
+    return np.array_equal(before.score, after.score) and all(np.array_equal(a, b) for a, b in pairs)
 
 
 def _quiet(explainer: Explainer, e: Explanation) -> Explanation:
@@ -140,11 +152,12 @@ def _alike(here: list[np.ndarray], there: list[np.ndarray]) -> tuple[np.ndarray,
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation of rows [B, M], equals sharing their mean rank; 0 where one is constant: [B]."""
+    """Spearman's rank correlation of rows [B, M], equals sharing their mean rank: [B]; 1 of equal rows, 0 where one is
+    constant."""
     x, y = (_ranks(values) for values in (a, b))
     x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
     size = np.sqrt((x**2).sum(1) * (y**2).sum(1))
-    return (x * y).sum(1) / np.where(size > 0, size, 1)
+    return np.where((a == b).all(1), 1.0, (x * y).sum(1) / np.where(size > 0, size, 1))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -176,6 +189,8 @@ def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 )
 def random_logit(e: Explanation, *, similarity: str = "rank", seed: Any = 0, model: Any = None) -> np.ndarray:
     """How alike the explanations of the target and of another class, drawn at random, are.
+
+    Of a `tfig.Contrast`, the first class is drawn anew, and explained alone.
 
     Args:
         similarity: "rank", Spearman's correlation of positions, or "ssim", the structural similarity of maps.

@@ -66,8 +66,9 @@ def _changes(
     return np.stack(changes), np.stack(distances), np.linalg.norm(here, axis=1)
 
 
-def _share(changes: np.ndarray, size: np.ndarray) -> np.ndarray:
-    return changes / np.where(size > 0, size, 1)
+def _share(changes: np.ndarray, size: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    """changes / size; NaN where nothing was moved, as in a constant row."""
+    return np.where((distances > 0).all(0), changes / np.where(size > 0, size, 1), np.nan)
 
 
 @metric(better="lower", range="0 to infinity", cost=COST, reference=YEH)
@@ -80,17 +81,18 @@ def max_sensitivity(
     A lower bound of the maximum over the ball: it is drawn from, not searched.
 
     Args:
-        radius: of the ball in the largest norm, as a share of each row's max - min; y are uniform in it.
+        radius: of the ball in the largest norm, as a share of each row's max - min; y are uniform in it. Where features
+            have scales of their own (tables), pass `perturbation`.
         samples: y drawn for each row.
         perturbation: arrays y - x, [S, B, ...] in the nest of x's float inputs, in place of these.
         seed: of the perturbations, as in `tfig.explain`.
         model: for explanations that were loaded or served: the model, or a `tfig.Explainer`.
 
     Returns:
-        [B]; undivided where phi(x) is zero.
+        [B]; undivided where phi(x) is zero, NaN where x is constant and so was not moved.
     """
-    changes, _, size = _changes(e, radius, samples, perturbation, seed, model)
-    return _share(changes.max(0), size)
+    changes, distances, size = _changes(e, radius, samples, perturbation, seed, model)
+    return _share(changes.max(0), size, distances)
 
 
 @metric(better="lower", range="0 to infinity", cost=COST, reference=YEH)
@@ -106,8 +108,8 @@ def avg_sensitivity(
     Returns:
         [B].
     """
-    changes, _, size = _changes(e, radius, samples, perturbation, seed, model)
-    return _share(changes.mean(0), size)
+    changes, distances, size = _changes(e, radius, samples, perturbation, seed, model)
+    return _share(changes.mean(0), size, distances)
 
 
 @metric(
@@ -131,4 +133,4 @@ def local_lipschitz(
         [B].
     """
     changes, distances, _ = _changes(e, radius, samples, perturbation, seed, model)
-    return _share(changes, distances).max(0)
+    return _share((changes / np.where(distances > 0, distances, 1)).max(0), np.ones(len(e)), distances)
