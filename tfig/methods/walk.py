@@ -88,6 +88,8 @@ class BoundaryIG(Method):
     Fields:
         steps, rule: as in `IntegratedGradients`.
 
+    Rows for which no boundary is found are NaN, with ``trace["boundary_found"]`` False and a warning.
+
     >>> tfig.explain(model, x, "boundary_ig", output="logits")
     """
 
