@@ -45,7 +45,7 @@ class Occlusion(Method):
     gives every position F(x) - F(x').
 
     Fields:
-        window: positions along every spatial axis (or features), or a tuple with one for each axis; at most the image's.
+        window: positions along every spatial axis (or features), or a tuple with one for each axis; at most x's.
             The last window of an axis is cut off at the border, so that every position is covered.
         strides: steps between windows; None: 1.
 
