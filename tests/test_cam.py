@@ -85,10 +85,9 @@ def test_twins_of_the_other_maps():
     for row in range(3):
         scores = []
         for k in range(4):
-            one = a[row, :, :, k]
-            mask = (one - one.min()) / max(one.max() - one.min(), 1e-30)
-            large = tf.image.resize(mask[None, ..., None].astype("float32"), (8, 8)).numpy()
-            scores.append(model(x[row : row + 1] * large).numpy()[0, 2])
+            large = tf.image.resize(a[row, :, :, k][None, ..., None], (8, 8)).numpy()
+            mask = (large - large.min()) / max(large.max() - large.min(), 1e-30)
+            scores.append(model(x[row : row + 1] * mask).numpy()[0, 2])
         weights = np.exp(scores) / np.exp(scores).sum()
         rows.append(np.maximum(a[row] @ weights, 0))
     assert error(tfig.explain(model, x, "score_cam", target=2).attributions[..., 0], np.stack(rows)) <= 1e-5

@@ -247,23 +247,6 @@ def test_kernel_shap_refuses_what_it_could_not_tell_apart():
     assert error(e.attributions, x * weights[:, 0]) <= 1e-3
 
 
-def test_score_cam_enlarges_and_then_scales():
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([
-        keras.Input((9, 9, 2)), L.Conv2D(3, 4, strides=2, activation="relu", name="maps"), L.Flatten(), L.Dense(2),
-    ])  # fmt: skip
-    x = np.random.default_rng(0).normal(size=(1, 9, 9, 2)).astype("float32")
-    e = tfig.explain(model, x, "score_cam", target=1)
-    maps = model.layers[0](x).numpy()[0]
-    scores = []
-    for k in range(3):
-        large = tf.image.resize(maps[..., k : k + 1], (9, 9)).numpy()
-        mask = (large - large.min()) / (large.max() - large.min())
-        scores.append(float(model(x * mask).numpy()[0, 1]))
-    weights = np.exp(scores) / np.exp(scores).sum()
-    assert error(e.attributions[0, ..., 0], np.maximum((maps * weights).sum(-1), 0)) <= 1e-4
-
-
 def test_token_models_are_told_to_name_an_embedding():
     tokens = keras.Input((7,), dtype="int32")
     model = keras.Model(tokens, L.Dense(2)(L.GlobalMaxPooling1D()(L.Embedding(20, 8, name="words")(tokens))))

@@ -87,6 +87,8 @@ def close(found, expected, bound):
 SLOW = (
     "igos_plus_plus", "meaningful_perturbation", "boundary_ig", "qii", "lime", "deconvnet", "squaregrad", "vargrad",
     "feature_ablation", "kernel_shap", "grad_cam_plus_plus", "layer_cam",
+    # These see scores alone, which the others ask of every kind.
+    "occlusion", "prediction_difference", "shapley_sampling", "rise",
 )  # fmt: skip
 FEW = ("sequential", "two_inputs", "tokens", "smooth", "half")
 CASES = [(name, method) for name in zoo.ZOO for method in METHODS if method not in SLOW or name in FEW]

@@ -121,16 +121,16 @@ def test_infidelity_of_drawn_perturbations_has_its_expectation():
     e = tfig.explain(model, x, "gradient")
     wrong = dataclasses.replace(e, attributions=e.attributions + np.arange(8, dtype="float32"))
     expected = 0.04 * (x.max(1) - x.min(1)) ** 2 * (np.arange(8) ** 2).sum()
-    np.testing.assert_allclose(metrics.infidelity(wrong, samples=20000, noise=0.2), expected, rtol=0.05)
+    np.testing.assert_allclose(metrics.infidelity(wrong, samples=5000, noise=0.2), expected, rtol=0.1)
     assert (metrics.infidelity(e) < 1e-9).all()
     image = x.reshape(4, 4, 2, 1)
     sums = keras.Sequential([keras.Input((4, 2, 1)), L.Flatten(), L.Dense(1, use_bias=False)])
     sums.set_weights([weights[:, np.newaxis]])
     e = tfig.explain(sums, image, "gradient")
     wrong = dataclasses.replace(e, attributions=e.attributions + 1)
-    squares = metrics.infidelity(wrong, perturbation="square", widest=1, samples=20000, baseline=0.2)
-    np.testing.assert_allclose(squares, ((x - 0.2) ** 2).mean(1), rtol=0.05)
-    all_of_it = metrics.infidelity(wrong, perturbation="square", widest=4, samples=20000, baseline=0.2)
+    squares = metrics.infidelity(wrong, perturbation="square", widest=1, samples=5000, baseline=0.2)
+    np.testing.assert_allclose(squares, ((x - 0.2) ** 2).mean(1), rtol=0.1)
+    all_of_it = metrics.infidelity(wrong, perturbation="square", widest=4, samples=5000, baseline=0.2)
     means = []
     for row in (image - 0.2)[..., 0]:
         total = 0
@@ -141,7 +141,7 @@ def test_infidelity_of_drawn_perturbations_has_its_expectation():
             ]
             total += np.mean(windows) / 4
         means.append(total)
-    np.testing.assert_allclose(all_of_it, means, rtol=0.05)
+    np.testing.assert_allclose(all_of_it, means, rtol=0.1)
 
 
 def test_sensitivity_n_against_the_literal_twin():

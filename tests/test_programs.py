@@ -46,7 +46,7 @@ MORE = [
     (tfig.DeepLIFT("reveal_cancel"), {"output": "probabilities"}),
     (tfig.LRP("epsilon_gamma_box"), {"output": "logits"}),
     (tfig.LRP("alpha2_beta1_flat"), {"output": "logits"}),
-    (tfig.KernelSHAP(samples=8), {}),
+    (tfig.KernelSHAP(samples=256), {}),
     (tfig.KernelSHAP(segments=2), {}),
     (tfig.QII("shapley", samples=2, segments=2), {"baseline": tfig.baselines.Dataset(zoo.images(2))}),
 ]
