@@ -530,7 +530,9 @@ def test_another_question_than_the_explanations_is_refused(tmp_path):
     }
     with pytest.raises(ValueError, match=r"F\(x'\), from zeros, of row"):
         metrics.sensitivity_n(loaded["blurred"], model=model)
-    metrics.sensitivity_n(loaded["blurred"], model=model, baseline="blur")
+    expected = metrics.sensitivity_n(tfig.explain(model, x, baseline="blur"))
+    for given in ({"model": model, "baseline": "blur"}, {"model": tfig.Explainer(model, baseline="blur")}):
+        np.testing.assert_allclose(metrics.sensitivity_n(loaded["blurred"], **given), expected, atol=1e-5)
     metrics.sensitivity_n(loaded["plain"], model=model)
     for metric in (metrics.max_sensitivity, metrics.input_invariance, metrics.model_randomisation):
         with pytest.raises(ValueError, match="another than this one"):

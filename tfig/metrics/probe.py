@@ -62,7 +62,8 @@ def measure(
     asked = question(e, model)
     if isinstance(baseline, baselines.Dataset):
         raise ValueError("metrics take one baseline a row, not a Dataset; pass e.g. baseline='mean'.")
-    start = _own_baseline(e) if baseline is OWN else baseline
+    known = model if isinstance(model, Explainer) else e.explainer
+    start = _own_baseline(e, known) if baseline is OWN else baseline
     probe = dataclasses.replace(probe, given=tuple((side.shape[1:], side.dtype.name) for side in fed))
     explainer = Explainer(
         asked.model, probe, output=output or asked.output, layer=_layer(e, asked), baseline=start, seed=seed,
@@ -79,7 +80,7 @@ def measure(
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if output in (None, e.output):
         _same("F(x)", found["score"], e.score)
-        if baseline is OWN and e.explainer is None and e.baseline_score is not None:
+        if baseline is OWN and known is None and e.baseline_score is not None:
             _same("F(x'), from zeros,", found["baseline_score"], e.baseline_score)
     return found
 
@@ -222,8 +223,7 @@ def places(e: Explanation) -> tuple[list[np.ndarray], int]:
     return [part.reshape(leaf.shape) for part, leaf in zip(split, leaves, strict=True)], place.shape[1]
 
 
-def _own_baseline(e: Explanation) -> Any:
-    explainer = e.explainer
+def _own_baseline(e: Explanation, explainer: Explainer | None) -> Any:
     if explainer is None or explainer.method.default_baseline is None or (e.layer is not None and not at_layer(e)):
         return "zeros"
     own = explainer.method.default_baseline if explainer.baseline is None else explainer.baseline
