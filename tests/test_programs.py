@@ -265,7 +265,6 @@ def test_ten_models_of_30_mb_leave_memory_where_it_was():
         x = np.random.default_rng(0).uniform(size=(2, 16, 16, 3)).astype("float32")
         tfig.explain(model, x, tfig.IntegratedGradients(8))
         tfig.explain(model, x, tfig.SmoothGrad(samples=4), layer="conv")
-        tfig.explain(model, x, tfig.IGOS(4, 2, 2))
         weights = weakref.ref(model.layers[-1].kernel)
         del model
         keras.backend.clear_session()
