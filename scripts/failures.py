@@ -11,7 +11,7 @@ import objects
 from matplotlib.figure import Figure
 
 import tfig
-from tfig.metrics.randomisation import _kept
+from tfig.metrics.randomisation import kept
 
 LETTERS = "abcd"
 GREY = 0.6
@@ -58,7 +58,7 @@ def rows(model, train):
     cells = [(f"{name}, trained", tfig.explain(model, x, name, output="logits", target=held.y[7:8]), mask)
              for name in ("guided_backprop", "gradient")]  # fmt: skip
     weights = [variable for layer in model.layers[2:] for variable in layer.variables]
-    with _kept(weights):
+    with kept(weights):
         rng = np.random.default_rng(0)
         for variable in weights:
             value = variable.numpy()

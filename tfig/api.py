@@ -12,7 +12,6 @@ import tensorflow as tf
 from tfig import arguments, baselines, network, slices
 from tfig.catalogue import method_named
 from tfig.explanation import Explanation
-from tfig.kernels.gradient import Unconnected
 from tfig.methods.checks import whole
 from tfig.problem import Method
 from tfig.program import Program, Question, last_map, program
@@ -211,10 +210,7 @@ class Explainer:
             )
         rule, fed, tokens = arguments.start(self.method, self.baseline, described, leaves)
         question = Question(self.method, quantity, layer, rule, tokens)
-        try:
-            compiled = program(self.model, structure, question)
-        except Unconnected as error:
-            raise error from None
+        compiled = program(self.model, structure, question)
         self._check_range(compiled, codes, against)
         return Posed(compiled, codes, against, fed, layer)
 

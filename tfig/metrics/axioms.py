@@ -172,9 +172,7 @@ def input_invariance(e: Explanation, *, shift: float = 1.0, model: Any = None) -
         shifted, explainer.method, target=explainer.target, output=explainer.output, layer=explainer.layer,
         baseline=explainer.baseline, batch_size=explainer.batch_size, seed=explainer.seed,
     )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        there = probe.flat(probe.parts(other(moved)))
+    there = probe.flat(probe.parts(probe.quietly(other, moved)))
     here = probe.flat(probe.parts(e))
     size = np.linalg.norm(here, axis=1)
     return np.linalg.norm(there - here, axis=1) / np.where(size > 0, size, 1)

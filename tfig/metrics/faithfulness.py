@@ -100,7 +100,7 @@ def infidelity(
         raise ValueError("infidelity compares entries of x, and this map is of a layer's positions; use deletion.")
     fed = [_like(phi, x) for phi, x in zip(probe.parts(e), _points(e, asked), strict=True)]
     kind = perturbation if isinstance(perturbation, str) else "given"
-    if kind != "given" or isinstance(perturbation, str):
+    if isinstance(perturbation, str):
         one_of("perturbation", kind, ("gaussian", "square"))
     if kind == "square" and not all(phi.ndim > 2 for phi in fed):
         raise ValueError("perturbation='square' needs spatial axes; pass 'gaussian' or arrays.")

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfig import arguments, network, slices
-from tfig.api import Explainer
 from tfig.explanation import Explanation
 from tfig.methods.checks import one_of
 from tfig.metrics import probe
@@ -78,13 +76,13 @@ def model_randomisation(e: Explanation, *, mode: str = "cascading", seed: int = 
     explainer = probe.again(e, model)
     groups = _groups(explainer.model, probe.rows(e))
     rng, here, found, names, last = np.random.default_rng(seed), probe.maps(e), [], [], e
-    with _kept([variable for _, group in groups for variable in group]):
+    with kept([variable for _, group in groups for variable in group]):
         for name, group in groups:
             before = [variable.numpy() for variable in group]
             for variable, value in zip(group, before, strict=True):
                 spread = value.std() if value.std() > 0 else 0.1
                 variable.assign(rng.normal(value.mean(), spread, value.shape).astype(value.dtype))
-            there = _quiet(explainer, e)
+            there = probe.quietly(explainer, probe.rows(e))
             if not _unreached(last, there):
                 names.append(name)
                 found.append(_alike(here, probe.maps(there)))
@@ -102,12 +100,6 @@ def _unreached(before: Explanation, after: Explanation) -> bool:
     """Whether new weights changed nothing at all, as those of another head, or below the layer explained, do not."""
     pairs = zip(probe.maps(before), probe.maps(after), strict=True)
     return np.array_equal(before.score, after.score) and all(np.array_equal(a, b) for a, b in pairs)
-
-
-def _quiet(explainer: Explainer, e: Explanation) -> Explanation:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return explainer(probe.rows(e))
 
 
 def _groups(model: Any, x: Any) -> list[tuple[str, list[Any]]]:
@@ -134,7 +126,7 @@ def _learned(variable: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _kept(variables: list[Any]) -> Iterator[None]:
+def kept(variables: list[Any]) -> Iterator[None]:
     """Put the variables back as they were."""
     before = [(variable, variable.numpy()) for variable in variables]
     try:
@@ -213,7 +205,7 @@ def random_logit(e: Explanation, *, similarity: str = "rank", seed: Any = 0, mod
     draws = [np.random.default_rng(int(key) & 0xFFFFFFFF).integers(1, units) for key in keys]
     others = ((e.target + np.array(draws)) % units).astype(np.int32)
     head = explainer.target[0] if isinstance(explainer.target, tuple) else None
-    there = _quiet(explainer.about(others if head is None else (head, others)), e)
+    there = probe.quietly(explainer.about(others if head is None else (head, others)), probe.rows(e))
     ranks, likeness = _alike(probe.maps(e), probe.maps(there))
     if similarity == "rank":
         return ranks

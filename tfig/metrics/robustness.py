@@ -1,6 +1,5 @@
 """Robustness: does the explanation stay where x hardly moves?"""
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -57,9 +56,7 @@ def _changes(
     here, leaves = probe.flat(probe.parts(e)), tf.nest.flatten(probe.rows(e))
     changes, distances = [], []
     for moved in _moves(e, radius, samples, perturbation, seed):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # notes on rows that nobody asked about
-            there = explainer(tf.nest.pack_sequence_as(probe.rows(e), moved))
+        there = probe.quietly(explainer, tf.nest.pack_sequence_as(probe.rows(e), moved))
         changes.append(np.linalg.norm(probe.flat(probe.parts(there)) - here, axis=1))
         steps = [np.asarray(a, np.float64) - b for a, b in zip(moved, leaves, strict=True) if a.dtype.kind == "f"]
         distances.append(np.linalg.norm(probe.flat(steps), axis=1))
