@@ -106,11 +106,19 @@ def along(problem: Problem, counts: tf.Tensor) -> tf.Tensor:
 
 def chosen(problem: Problem, seed: tf.Tensor, sample: tf.Tensor, size: tf.Tensor) -> Leaves:
     """Random sets of `size` [N] of all positions, as masks bool [N, ...] without channels for each leaf."""
-    shapes = [positions(leaf) for leaf in problem.x]
-    sizes = [tf.reduce_prod(tf.stack(shape)) for shape in shapes]
-    inside = shuffled(seed, sample, tf.add_n(sizes)) < size[:, tf.newaxis]
-    parts = tf.split(inside, sizes, 1, len(sizes))
-    return tuple(tf.reshape(part, [-1, *shape]) for part, shape in zip(parts, shapes, strict=True))
+    return apart(problem, shuffled(seed, sample, tf.add_n(counts(problem))) < size[:, tf.newaxis])
+
+
+def counts(problem: Problem) -> list[tf.Tensor]:
+    """How many positions each leaf has."""
+    return [tf.reduce_prod(tf.stack(positions(leaf))) for leaf in problem.x]
+
+
+def apart(problem: Problem, flags: tf.Tensor) -> Leaves:
+    """Flags [N, M] of all positions, one leaf after the other, as masks [N, ...] without channels for each leaf."""
+    sizes = counts(problem)
+    parts = tf.split(flags, sizes, 1, len(sizes))
+    return tuple(tf.reshape(part, [-1, *positions(leaf)]) for part, leaf in zip(parts, problem.x, strict=True))
 
 
 def permuted(problem: Problem, features: Features, samples: int, at: Callable[..., Problem]) -> tf.Tensor:

@@ -63,26 +63,20 @@ class _Redrawn(probe.Probe):
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """mean |F(x with a position redrawn within the row's range) - F(x)| for each position, [B, M]."""
         clean = problem.score(problem.x)
-        shapes = [coalition.positions(leaf) for leaf in problem.x]
-        sizes = [tf.reduce_prod(tf.stack(shape)) for shape in shapes]
-        count = tf.add_n(sizes)
+        count = tf.add_n(coalition.counts(problem))
 
         def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
             place = sample // self.samples
-            parts = tf.split(tf.one_hot(place, count, on_value=True, off_value=False), sizes, 1, len(sizes))
+            redrawn = tf.one_hot(place, count, on_value=True, off_value=False)
             leaves = []
-            for i, (part, x, shape) in enumerate(zip(parts, p.x, shapes, strict=True)):
-                here = coalition.channelled(x, tf.reshape(part, [-1, *shape]))
+            for i, (mask, x) in enumerate(zip(coalition.apart(p, redrawn), p.x, strict=True)):
+                here = coalition.channelled(x, mask)
                 axes = range(1, len(x.shape))
                 low, high = (reduce(x, axes, keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max))
                 drawn = uniform(fork(p.seed, tf.fill(tf.shape(sample), -2 - i)), sample, x)
                 leaves.append(tf.where(here, low + (high - low) * drawn, x))
             moved = tf.abs(p.score(tuple(leaves)) - tf.gather(clean, row)) / self.samples
-            return tf.where(
-                tf.one_hot(place, count, on_value=True, off_value=False),
-                moved[:, tf.newaxis],
-                tf.zeros([], moved.dtype),
-            )
+            return tf.where(redrawn, moved[:, tf.newaxis], tf.zeros([], moved.dtype))
 
         blank = tf.zeros([problem.rows, count], clean.dtype)
         return (), {"moved": total(problem, count * self.samples, blank, term)}
