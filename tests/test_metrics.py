@@ -159,8 +159,9 @@ def test_sensitivity_n_against_the_literal_twin():
             )
             np.testing.assert_allclose(found[row, column], expected, atol=1e-3)
     one = metrics.faithfulness_correlation(e, subset_size=3, samples=15, seed=7)
-    np.testing.assert_allclose(one, found[:, 0], atol=1e-6)
-    np.testing.assert_array_equal(metrics.sensitivity_n(e, 3, samples=15, seed=7), found[:, 0])
+    # The same subsets, scored in other batches: a score rounds to 6e-8 of itself, beside drops of hundredths.
+    np.testing.assert_allclose(one, found[:, 0], atol=1e-5)
+    np.testing.assert_allclose(metrics.sensitivity_n(e, 3, samples=15, seed=7), found[:, 0], atol=1e-5)
 
 
 def test_average_drop_against_the_literal_twin():
