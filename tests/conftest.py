@@ -1,6 +1,7 @@
 """What tests share: the golden models, a trained network, and the house measure of error."""
 
 import functools
+import inspect
 import json
 import pathlib
 import sys
@@ -40,6 +41,12 @@ def load_golden(path):
         model = keras.saving.deserialize_keras_object(config)
         model.load_weights(archive.extract("model.weights.h5", folder))
     return model
+
+
+def exported_by_keras(model, path):
+    """The SavedModel that Keras itself writes; older ones cannot be told to be quiet."""
+    quiet = {"verbose": False} if "verbose" in inspect.signature(model.export).parameters else {}
+    model.export(str(path), **quiet)
 
 
 def error(found, expected):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import zoo
+from conftest import exported_by_keras
 from keras import layers as L
 
 import tfig
@@ -21,7 +22,7 @@ def folder(tmp_path_factory):
     model = zoo.build("sequential")
     model.save(place / "model.keras")
     model.save(place / "model.h5")
-    model.export(str(place / "exported"), verbose=False)
+    exported_by_keras(model, place / "exported")
     grey = keras.Sequential([keras.Input((None, None, 1)), L.Conv2D(3, 3), L.GlobalAveragePooling2D(), L.Softmax()])
     grey.save(place / "grey.keras")
     zoo.build("two_inputs").save(place / "two.keras")

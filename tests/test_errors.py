@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import zoo
+from conftest import exported_by_keras
 from keras import layers as L
 
 import tfig
@@ -144,13 +145,13 @@ def test_callables_and_saved_models(model, tmp_path):
     np.testing.assert_allclose(tfig.explain(lambda x: model(x, training=False), X).attributions, expected, atol=1e-6)
     np.testing.assert_allclose(tfig.explain(tf.function(model), X).attributions, expected, atol=1e-6)
     np.testing.assert_allclose(tfig.explain(model.call, X).attributions, expected, atol=1e-6)
-    model.export(str(tmp_path / "exported"), verbose=False)
+    exported_by_keras(model, tmp_path / "exported")
     loaded = tf.saved_model.load(str(tmp_path / "exported"))
     for one in (loaded, loaded.signatures["serving_default"]):
         np.testing.assert_allclose(tfig.explain(one, X).attributions, expected, atol=1e-6)
         assert np.isfinite(tfig.explain(one, X, tfig.IGOS(4, 2, 2)).attributions).all()
     two = zoo.build("two_inputs")
-    two.export(str(tmp_path / "two"), verbose=False)
+    exported_by_keras(two, tmp_path / "two")
     case = zoo.ZOO["two_inputs"]
     loaded_two = tf.saved_model.load(str(tmp_path / "two"))
     with pytest.raises(ValueError, match="has no order; pass x as a dict"):

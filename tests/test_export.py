@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 import zoo
 from c_api import Failed, Loaded
+from conftest import exported_by_keras
 from keras import layers as L
 from tensorflow.python.framework import kernels
 from tensorflow_serving.apis import prediction_log_pb2
@@ -395,7 +396,7 @@ def test_every_kind_of_model(name, tmp_path):
     loaded = Loaded(tfig.export(model, tmp_path / name, {"explain": method}, warmup=False))
     answer, e = loaded.run("explain", x=case.x), tfig.explain(model, case.x, method)
     np.testing.assert_array_equal(answer["attributions"], e.attributions)
-    model.export(str(tmp_path / "own"), verbose=False)
+    exported_by_keras(model, tmp_path / "own")
     own = Loaded(tmp_path / "own")
     wire = {next(iter(own.signatures["serving_default"].inputs)): case.x}
     expected, found = own.run("serving_default", **wire), loaded.run("serving_default", **wire)
@@ -408,7 +409,7 @@ def test_every_kind_of_model(name, tmp_path):
 
 def test_a_saved_model_without_source(exported, tmp_path):
     """Twice: a model's own export, and one that explains already, whose options stay optional."""
-    exported.model.export(str(tmp_path / "own"), verbose=False)
+    exported_by_keras(exported.model, tmp_path / "own")
     wrapped = tfig.export(tmp_path / "own", tmp_path / "wrapped", {"why": tfig.IntegratedGradients(8)}, warmup=False)
     loaded = Loaded(wrapped)
     answer = loaded.run("why", x=X)

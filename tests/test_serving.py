@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 import zoo
 from c_api import Loaded
+from conftest import exported_by_keras
 from keras import layers as L
 
 import tfig
@@ -112,7 +113,7 @@ def test_three_ways_to_ask_agree_bitwise(case):
 
 @pytest.mark.parametrize("case", MODELS, indirect=True)
 def test_serving_default_answers_as_the_models_own_export(case, tmp_path):
-    case.model.export(str(tmp_path / "own"), verbose=False)
+    exported_by_keras(case.model, tmp_path / "own")
     own = Loaded(tmp_path / "own")
     inputs = own.signatures["serving_default"].inputs
     assert set(inputs) == set(case.loaded.signatures["serving_default"].inputs)
