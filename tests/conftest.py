@@ -1,6 +1,7 @@
 """What tests share: the golden models, a trained network, and the house measure of error."""
 
 import functools
+import gc
 import inspect
 import json
 import pathlib
@@ -57,6 +58,15 @@ def error(found, expected):
 @pytest.fixture(params=["mlp", "cnn", "resnet"])
 def golden(request):
     return golden_model(request.param)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_garbage():
+    """Tests that collect garbage go through what their own module made, not through all that was made before."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

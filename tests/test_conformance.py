@@ -1,5 +1,6 @@
 """The promises every method keeps, on every kind of model."""
 
+import functools
 import gc
 import weakref
 
@@ -59,11 +60,10 @@ CAMS = {
 }  # fmt: skip
 NO_RELU = ("shared", "attention", "recurrent", "regression")
 
-built: dict[str, keras.Model] = {}
 
-
+@functools.lru_cache(1)  # cases come model by model; programs of those that are over are much to go through
 def model_of(name):
-    return built.setdefault(name, zoo.build(name))
+    return zoo.build(name)
 
 
 def rows_of(x, index):

@@ -359,12 +359,14 @@ def derived_marks(method):
     takes = method.default_baseline == "dataset"
     bound = 0.02 if method.stochastic else 1e-5
     covered = unrelated = complete = True
-    for powers in monomials():
+    terms = list(monomials())
 
-        def score(v, powers=powers):
-            return tf.reduce_prod(v ** tf.constant(powers, v.dtype), 1)[:, tf.newaxis]
+    def scores(v):  # a class for each
+        return tf.stack([tf.reduce_prod(v ** tf.constant(powers, v.dtype), 1) for powers in terms], 1)
 
-        given = tfig.explain(score, x, method, baseline=tfig.baselines.Dataset(zeros) if takes else None).attributions
+    explainer = tfig.Explainer(scores, method, baseline=tfig.baselines.Dataset(zeros) if takes else None)
+    for k, powers in enumerate(terms):
+        given = explainer(x, target=k).attributions
         value = np.prod(x ** np.array(powers), 1)
         outside = np.array(powers) == 0
         unrelated &= bool(np.abs(given[:, outside]).max(initial=0) <= bound)

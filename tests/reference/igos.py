@@ -1,24 +1,32 @@
 """I-GOS, iGOS++ and meaningful perturbation of one image, as their definitions read, in eager TensorFlow and loops."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
 
-def enlarge(mask, size):
-    """Bilinear with aligned corners, pixel by pixel; mask [h, w] -> [size, size]."""
-    rows = []
+@functools.cache
+def corners(tall, wide, size):
+    """What each pixel takes of each cell, [size * size, tall * wide]: bilinear with aligned corners, pixel by pixel."""
+    weights = np.zeros((size, size, tall, wide))
     for i in range(size):
-        columns = []
         for j in range(size):
-            u, v = (k * (mask.shape[a] - 1) / max(size - 1, 1) for a, k in ((0, i), (1, j)))
-            top, left = min(int(u), mask.shape[0] - 2), min(int(v), mask.shape[1] - 2)
+            u, v = (k * (side - 1) / max(size - 1, 1) for side, k in ((tall, i), (wide, j)))
+            top, left = min(int(u), tall - 2), min(int(v), wide - 2)
             p, q = u - top, v - left
-            columns.append(
-                (1 - p) * ((1 - q) * mask[top, left] + q * mask[top, left + 1])
-                + p * ((1 - q) * mask[top + 1, left] + q * mask[top + 1, left + 1])
-            )
-        rows.append(tf.stack(columns))
-    return tf.stack(rows)
+            weights[i, j, top, left] = (1 - p) * (1 - q)
+            weights[i, j, top, left + 1] = (1 - p) * q
+            weights[i, j, top + 1, left] = p * (1 - q)
+            weights[i, j, top + 1, left + 1] = p * q
+    return weights.reshape(size * size, -1)
+
+
+def enlarge(mask, size):
+    """mask [h, w] -> [size, size]."""
+    mask = tf.convert_to_tensor(mask)
+    flat = tf.linalg.matvec(tf.constant(corners(*mask.shape, size), mask.dtype), tf.reshape(mask, [-1]))
+    return tf.reshape(flat, [size, size])
 
 
 def igos(model, x, baseline, target, resolution, iterations, steps, l1=1.0, tv=20.0, beta=2.0):
