@@ -53,6 +53,10 @@ class Case:
                 self.explainers[key] = tfig.Explainer(self.model, method, **arguments)
         self.folder = tfig.export(self.model, folder / name, self.explainers, warmup=False)
         self.loaded = Loaded(self.folder)
+        # Rows as the wire takes them: older versions of Keras give a model of half layers half inputs.
+        taken = self.loaded.signatures["ig"].inputs
+        wire = {name: x.astype(tf.as_dtype(taken[name].dtype).as_numpy_dtype) for name, x in self.named.items()}
+        self.x = wire if isinstance(self.x, dict) else wire["x"]
         self.server = tfig.serving.serve(folder / name, port=0)
         self.client = tfig.serving.Client(f"127.0.0.1:{self.server.port}", name)
 
