@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from tfig.explanation import Explanation
-from tfig.network import generated
+from tfig.network import Leaf, generated
 from tfig.score import NOTHING
 from tfig.serving import protocol
 
@@ -144,7 +144,21 @@ def explanation(answers: list[Any], name: str, x: Any, return_bad_rows: bool) ->
         trace["against"] = against
     if bad.size:
         trace[protocol.STATUS] = status
-    return Explanation(attributions=_shaped(maps, x), method=name, trace=trace, x=x, **fields)
+    attributions = _shaped(maps, x)
+    return Explanation(
+        attributions=attributions, method=name, trace=trace, x=x, channels=_channels(attributions, x), **fields
+    )
+
+
+def _channels(attributions: Any, x: Any) -> dict[str, tuple[int, ...]]:
+    """The axes of channels, as far as shapes tell: a server does not say them."""
+
+    def axes(nest: Any) -> tuple[int, ...]:
+        leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(nest)]
+        return tuple(1 if Leaf("", leaf.shape, "float32").looks_turned else -1 for leaf in leaves)
+
+    found = {"attributions": axes(attributions), "x": axes(x)}
+    return found if 1 in found["x"] else {}
 
 
 def _shaped(maps: dict[str | None, np.ndarray], x: Any) -> Any:

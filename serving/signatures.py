@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfig import network, picture
 from tfig.api import CHUNK_ELEMENTS, Explainer, Posed
+from tfig.layout import moved
 from tfig.network import Leaf, Network
 from tfig.score import AGAINST_PREDICTED, NOTHING, PREDICTED
 from tfig.serving import protocol
@@ -226,8 +227,11 @@ class Served:
         else:
             ends = [None] if len(maps) == 1 else [str(i) for i in range(len(maps))]
         top = 1.0 if "mask" in found["trace"] else None
-        for end, leaf in zip(ends, maps, strict=True):
+        whose = [leaf.channels for leaf in self.posed.leaves if leaf.explained]
+        axes = whose if self.posed.layer is None else [self.posed.channels] * len(maps)
+        for end, leaf, axis in zip(ends, maps, axes, strict=True):
             named[protocol.of(protocol.ATTRIBUTIONS, end)] = leaf
+            leaf = moved(leaf, axis)
             image = self._image(end, leaves)
             if image is None or len(leaf.shape) != 4:
                 continue
@@ -239,8 +243,8 @@ class Served:
     def _image(self, end: str | None, leaves: tuple[tf.Tensor, ...]) -> tf.Tensor | None:
         """The image that maps named `end` lie over, if there is one."""
         images = {
-            name: value
-            for name, value, leaf in zip(self.names, leaves, self.leaves, strict=True)
+            name: moved(value, leaf.channels)
+            for name, value, leaf in zip(self.names, leaves, self.posed.leaves, strict=True)
             if len(leaf.shape) == 4 and leaf.dtype != "string"
         }
         if self.posed.layer is None and end is not None:

@@ -12,10 +12,12 @@ import tensorflow as tf
 from tfig import arguments, baselines, network, slices
 from tfig.catalogue import method_named
 from tfig.explanation import Explanation
+from tfig.layout import moved
 from tfig.methods.checks import whole
 from tfig.problem import Method
-from tfig.program import Program, Question, last_map, program
+from tfig.program import Program, Question, program
 from tfig.score import NOTHING
+from tfig.survey import last_map, oriented, survey
 
 CHUNK_ELEMENTS = 2**22
 """Input elements evaluated together where no batch_size is given: 27 images of 224 x 224 x 3."""
@@ -87,6 +89,8 @@ class Posed(NamedTuple):
         target, against: [B] int32, codes as in `tfig.score`.
         fed: arrays for each explained input, [1, ...] or [B, ...]; NaN where the program's own rule holds.
         layer: where the question is posed, None for the input.
+        leaves: the model's inputs, with the axes of their channels.
+        channels: the axis of channels of the layer's outputs.
     """
 
     program: Program
@@ -94,6 +98,8 @@ class Posed(NamedTuple):
     against: np.ndarray
     fed: list[np.ndarray]
     layer: keras.Layer | None
+    leaves: list[network.Leaf]
+    channels: int
 
 
 class Explainer:
@@ -145,12 +151,12 @@ class Explainer:
         if isinstance(x, list) and x and all(np.isscalar(leaf) for leaf in tf.nest.flatten(x)):
             x = np.asarray(x)
         structure, leaves = network.read(self.model, x)
-        described: list[network.Leaf] = tf.nest.flatten(structure)
         posed = self.pose(structure, leaves, target)
-        sides = self.method.sides([v for v, leaf in zip(leaves, described, strict=True) if leaf.explained])
+        pairs = zip(leaves, posed.leaves, strict=True)
+        sides = self.method.sides([moved(value, leaf.channels) for value, leaf in pairs if leaf.explained])
         asked = self if target is self.target else self.about(target)
         parts = [
-            asked._explanation(answer, structure, [leaf[span] for leaf in leaves], posed.layer)
+            asked._explanation(answer, structure, [leaf[span] for leaf in leaves], posed)
             for span, answer in self.answers(posed, leaves, sides, progress)
         ]
         return _warned(Explanation.concatenate(parts))
@@ -194,25 +200,24 @@ class Explainer:
 
     def pose(self, structure: Any, leaves: list[np.ndarray], target: Any) -> "Posed":
         """The program for rows `leaves` of inputs `structure`, and what it is fed beside them."""
+        structure = oriented(self.model, structure)
         described: list[network.Leaf] = tf.nest.flatten(structure)
         quantity, codes, against = arguments.quantity(self.model, self.output, target, len(leaves[0]))
         if isinstance(structure, dict) and isinstance(self.baseline, (list, tuple)):
             raise ValueError(f"x is a dict and baseline a list; name the inputs: {[leaf.name for leaf in described]}.")
         layer = self.layer
         if layer is None and self.method.picks_layer:
-            layer = last_map(self.model, structure)
+            layer = last_map(self.model, structure, quantity)
         if layer is None and not any(leaf.explained for leaf in described):
             raise self._nothing_float(described)
-        if self.method.picks_layer and slices.channels_first(self.model):
-            raise ValueError(
-                f"{self.method.name} reads feature maps [B, H, W, C], and layers of the model have data_format="
-                "'channels_first'; use a method that explains the input, or a model of channels_last."
-            )
+        channels = -1
+        if layer is not None and slices.turned(self.model):
+            channels = survey(self.model, structure).features.get(id(layer), -1)
         rule, fed, tokens = arguments.start(self.method, self.baseline, described, leaves)
-        question = Question(self.method, quantity, layer, rule, tokens)
+        question = Question(self.method, quantity, layer, rule, tokens, channels)
         compiled = program(self.model, structure, question)
         self._check_range(compiled, codes, against)
-        return Posed(compiled, codes, against, fed, layer)
+        return Posed(compiled, codes, against, fed, layer, described, channels)
 
     def map(self, dataset: Iterable[Any], progress: bool | None = None) -> Iterator[Explanation]:
         """Explain a stream of batches, one `Explanation` each, holding one batch at a time.
@@ -253,20 +258,23 @@ class Explainer:
         )
 
     def _explanation(
-        self, answer: dict[str, Any], structure: Any, leaves: list[np.ndarray], layer: keras.Layer | None
+        self, answer: dict[str, Any], structure: Any, leaves: list[np.ndarray], posed: Posed
     ) -> Explanation:
         found = tf.nest.map_structure(lambda tensor: tensor.numpy(), answer)
-        maps = list(found["attributions"])
+        maps, layer = list(found["attributions"]), posed.layer
         x = tf.nest.pack_sequence_as(structure, leaves)
         if layer is not None:
             attributions = maps[0] if len(maps) == 1 else maps
         else:
-            described, rest = tf.nest.flatten(structure), iter(maps)
+            rest = iter(maps)
             filled = [
                 next(rest) if leaf.explained else np.zeros(value.shape, np.float32)
-                for leaf, value in zip(described, leaves, strict=True)
+                for leaf, value in zip(posed.leaves, leaves, strict=True)
             ]
             attributions = tf.nest.pack_sequence_as(structure, filled)
+        inputs = tuple(leaf.channels for leaf in posed.leaves)
+        at_layer = layer is not None and not self.method.of_input
+        channels = {"attributions": (posed.channels,) * len(maps) if at_layer else inputs, "x": inputs}
         trace = found["trace"]
         if (found.get("against", np.array([NOTHING])) != NOTHING).any():
             trace["against"] = found["against"]
@@ -283,6 +291,7 @@ class Explainer:
             trace=trace,
             x=x,
             explainer=self,
+            channels=channels if 1 in {*channels["attributions"], *inputs} else {},
         )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tfig.layout import moved
+
 Nest = Any
 """An array, or the list, tuple or dict of arrays that a model of several inputs takes."""
 
@@ -29,6 +31,7 @@ class Explanation:
         x: the rows explained; None where they were left out.
         explainer: the `tfig.Explainer` that answered, for metrics that ask on; None where it was loaded or served, or
             where rows of it were picked out that have seeds or baselines of their own.
+        channels: the axis of channels, -1 or 1, of each leaf of "attributions" and "x"; {} where all are last.
     """
 
     attributions: Nest
@@ -43,6 +46,7 @@ class Explanation:
     trace: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     x: Nest = None
     explainer: Any = None
+    channels: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.score)
@@ -112,6 +116,11 @@ class Explanation:
                 notes.append(f"the map is zero everywhere in {silent.sum()} of {rows} rows")
         return notes
 
+    def channels_last(self, name: str) -> Nest:
+        """ "attributions" or "x", with the channels of models that take them first put last: [B, H, W, C]."""
+        nest, axes = getattr(self, name), iter(self.channels.get(name, ()))
+        return nest if nest is None or not self.channels else _map(nest, lambda leaf: moved(leaf, next(axes)))
+
     def heatmap(self) -> Nest:
         """Attributions with channels summed, signed: [B, H, W] for images, [B, T] for sequences.
 
@@ -121,7 +130,7 @@ class Explanation:
 
         if self.attributions is None:
             raise ValueError("the attributions were left out of this explanation; ask the server for them (outputs=).")
-        return view.heatmap(self.attributions, self.x)
+        return view.heatmap(self.channels_last("attributions"), self.channels_last("x"))
 
     def overlay(self, image: np.ndarray | None = None, alpha: float = 0.6) -> np.ndarray:
         """The heat map over the image, uint8 RGB [B, H, W, 3]: red speaks for the target, blue against it.
@@ -138,7 +147,7 @@ class Explanation:
         """
         from tfig import view
 
-        return view.overlay(self.heatmap(), self.x if image is None else image, alpha, view.full(self))
+        return view.overlay(self.heatmap(), self.channels_last("x") if image is None else image, alpha, view.full(self))
 
     def plot(self, path: str | os.PathLike | None = None, image: np.ndarray | None = None) -> Any:
         """A figure with image, map and overlay of each row (at most 8), saved to `path` if given.
@@ -164,6 +173,7 @@ class Explanation:
             "parameters": dict(self.parameters),
             "layer": self.layer,
             "output": self.output,
+            "channels": {name: list(axes) for name, axes in self.channels.items()},
             "attributions": _pack("attributions", self.attributions, arrays),
             "x": _pack("x", self.x, arrays),
             "trace": sorted(self.trace),
@@ -192,6 +202,7 @@ class Explanation:
             ) from error
         fields: dict[str, Any] = {name: header[name] for name in ("method", "parameters", "layer", "output")}
         fields.update({name: arrays.get(name) for name in _ROWS})
+        fields["channels"] = {name: tuple(axes) for name, axes in header.get("channels", {}).items()}
         trace = {name: arrays[f"trace/{name}"] for name in header["trace"]}
         nests = {name: _unpack(header[name], arrays) for name in ("attributions", "x")}
         return cls(**nests, **fields, trace=trace)

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfig import slices
+from tfig.layout import moved
 
 Leaves = tuple[tf.Tensor, ...]
 
@@ -22,11 +23,14 @@ class Leaf:
 
     Half-precision inputs are explained in float32 and cast where they enter the model, so that a path or a noise is
     not rounded to eleven bits. Integers, booleans and strings are held constant.
+
+    `channels` is the axis of its channels, -1 or 1. Everything between a program's entry and its exit has them last.
     """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+    channels: int = -1
 
     @property
     def explained(self) -> bool:
@@ -39,13 +43,26 @@ class Leaf:
         return "float32" if self.dtype in ("float16", "bfloat16") else self.dtype
 
     @property
+    def looks_turned(self) -> bool:
+        """Whether its shape is that of images with channels first."""
+        few = [size in (1, 2, 3, 4) for size in self.shape]
+        return self.explained and len(self.shape) > 3 and few[1] and not few[-1]
+
+    @property
+    def inner(self) -> "Leaf":
+        """The leaf as methods see it, channels last."""
+        if self.channels == -1:
+            return self
+        return dataclasses.replace(self, shape=(self.shape[0], *self.shape[2:], self.shape[1]), channels=-1)
+
+    @property
     def spec(self) -> tf.TensorSpec:
         """The input of a compiled program that carries this leaf."""
         return tf.TensorSpec([None, *self.shape[1:]], self.compute_dtype, name=self.name)
 
 
 class Network:
-    """A Keras model, a loaded SavedModel or a callable, held weakly, as a function of its input leaves.
+    """A Keras model, a loaded SavedModel or a callable, held weakly, as a function of its input leaves, channels last.
 
     Args:
         model: what was given to `tfig.explain`.
@@ -68,7 +85,8 @@ class Network:
         if model is None:
             raise ReferenceError("the model of this program is gone; keep a reference to it while explaining.")
         cast = [
-            tf.cast(value, leaf.dtype) if leaf.explained else value for value, leaf in zip(x, self.leaves, strict=True)
+            tf.cast(moved(value, leaf.channels, back=True), leaf.dtype) if leaf.explained else value
+            for value, leaf in zip(x, self.leaves, strict=True)
         ]
         inputs = tf.nest.pack_sequence_as(self.structure, cast)
         if isinstance(model, keras.Layer):
@@ -91,6 +109,17 @@ class Network:
         explained, held = iter(points), iter(constants)
         return tuple(next(explained) if leaf.explained else next(held) for leaf in self.leaves)
 
+    def inner(self, x: Sequence[Any]) -> tuple[Any, ...]:
+        """Leaves as the user gives them, with channels last; of explained leaves alone, too."""
+        explained = [leaf for leaf in self.leaves if leaf.explained]
+        leaves = self.leaves if len(x) == len(self.leaves) else explained
+        return tuple(moved(value, leaf.channels) for value, leaf in zip(x, leaves, strict=bool(x)))
+
+    def outer(self, x: Leaves) -> Leaves:
+        """Explained leaves with channels last, as the user gives them."""
+        explained = [leaf for leaf in self.leaves if leaf.explained]
+        return tuple(moved(value, leaf.channels, back=True) for value, leaf in zip(x, explained, strict=bool(x)))
+
     def split(self, x: Sequence[tf.Tensor]) -> tuple[Leaves, Leaves]:
         """(explained leaves, constant leaves)."""
         pairs = list(zip(x, self.leaves, strict=True))
@@ -101,14 +130,19 @@ class Cut:
     """A network cut at the output of a layer: the half before it, and the half after it.
 
     A layer called several times is cut at its last call.
+
+    Args:
+        network: what is cut.
+        layer: where.
+        channels: the axis of channels of the layer's outputs, -1 or 1.
     """
 
-    def __init__(self, network: Network, layer: keras.Layer):
-        self.network, self.layer = network, layer
+    def __init__(self, network: Network, layer: keras.Layer, channels: int = -1):
+        self.network, self.layer, self.channels = network, layer, channels
         self.calls = 0
 
     def features(self, x: Leaves) -> Leaves:
-        """The floating-point outputs of the layer, in the dtype they are explained in.
+        """The floating-point outputs of the layer, channels last, in the dtype they are explained in.
 
         Raises:
             ValueError: the layer is not called on the way, or has no floating-point output.
@@ -127,11 +161,19 @@ class Cut:
                 f"layer {self.layer.name!r} gives shape {floats[0].shape.as_list()}, one output for all rows; only a "
                 "layer with an output for each row can be explained."
             )
-        return tuple(tf.cast(leaf, tf.float32) if leaf.dtype.size < 4 else leaf for leaf in floats)
+        return self.inner(tuple(tf.cast(leaf, tf.float32) if leaf.dtype.size < 4 else leaf for leaf in floats))
+
+    def inner(self, values: Leaves) -> Leaves:
+        """Values at the layer, with channels last."""
+        return tuple(moved(value, self.channels) for value in values)
+
+    def outer(self, values: Leaves) -> Leaves:
+        """Values with channels last, as the layer has them."""
+        return tuple(moved(value, self.channels, back=True) for value in values)
 
     def outputs(self, values: Leaves, x: Leaves) -> Any:
         """The model's outputs for the leaves `x` with the layer's output replaced by `values`."""
-        return slices.replace(self.layer, lambda: self.network(x), list(values), self.calls)
+        return slices.replace(self.layer, lambda: self.network(x), list(self.outer(values)), self.calls)
 
 
 def reference(model: Any) -> Callable[[], Any]:

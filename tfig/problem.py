@@ -161,6 +161,7 @@ class Method(abc.ABC):
         takes_references: whether it averages over a data set of baselines.
         needs_layer: whether it is defined only at a layer.
         picks_layer: whether, given none, it takes the last feature map with spatial axes.
+        of_input: whether, posed at a layer, it attributes to the input all the same.
         default_baseline: name of its default baseline, "dataset" where references must be given; None where it has
             no baseline.
         needs: what it asks of the caller beyond a model and x, in words.
@@ -176,6 +177,7 @@ class Method(abc.ABC):
     takes_references: ClassVar[bool] = False
     needs_layer: ClassVar[bool] = False
     picks_layer: ClassVar[bool] = False
+    of_input: ClassVar[bool] = False
     default_baseline: ClassVar[str | None] = None
     needs: ClassVar[str] = ""
     principles: ClassVar[str | None] = None

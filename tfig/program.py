@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import inspect
 import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -33,6 +34,7 @@ class Question:
         method: how to attribute.
         quantity: what is read off the outputs.
         layer: where the question is posed, None for the input.
+        channels: the axis of channels of the layer's outputs, -1 or 1.
         baseline: a rule for each explained input, a data set, a search, a rule at the layer; None: no baseline.
             Arrays are not part of it: they are fed, and a row of NaN means the rule.
         tokens: a baseline given as a whole integer input, to be mapped to the layer.
@@ -43,14 +45,18 @@ class Question:
     layer: keras.Layer | None
     baseline: tuple[Baseline, ...] | Dataset | Boundary | AtLayer | None
     tokens: Any = None
+    channels: int = -1
 
     @property
     def key(self) -> tuple:
         """The question by value, holding neither layers nor functions alive."""
-        function = self.quantity.function
-        weak = None if function is None else weakref.ref(function)
-        quantity = (self.quantity.output, self.quantity.head, weak, surroundings(function))
-        return self.method, quantity, id(self.layer), self.baseline, self.tokens
+        return self.method, self.read_by(self.quantity), id(self.layer), self.baseline, self.tokens, self.channels
+
+    @staticmethod
+    def read_by(quantity: Quantity) -> tuple:
+        """A quantity by value, holding no function alive."""
+        weak = None if quantity.function is None else weakref.ref(quantity.function)
+        return quantity.output, quantity.head, weak, surroundings(quantity.function)
 
 
 class Program:
@@ -71,12 +77,10 @@ class Program:
         self.units: int | None = None
         self.fed = isinstance(question.baseline, tuple)
         baselines = [leaf.spec for leaf in network.leaves if leaf.explained and self.fed]
-        sides = question.method.side_specs([leaf for leaf in network.leaves if leaf.explained])
+        sides = question.method.side_specs([leaf.inner for leaf in network.leaves if leaf.explained])
         signature = (tuple(specs), rows, rows, rows, tf.TensorSpec([], tf.int32), tuple(baselines), tuple(sides))
         build = _Build(network, question)
-        with slices.LOCK:
-            function = tf.function(build.answer, input_signature=signature, autograph=False)
-            self.run = function.get_concrete_function()
+        self.run = traced(build.answer, signature)
         self.units = build.units
 
 
@@ -85,6 +89,7 @@ class _Build:
 
     def __init__(self, network: Network, question: Question):
         self.network, self.question = network, question
+        self.cut = None if question.layer is None else Cut(network, question.layer, question.channels)
         self.units: int | None = None
         given = question.baseline.rule if isinstance(question.baseline, AtLayer) else question.baseline
         arrays = given if isinstance(given, Dataset) else question.tokens
@@ -94,7 +99,8 @@ class _Build:
     def answer(self, x, target, against, seed, chunk, fed, sides):
         """The computation, from the user's leaves to the answer."""
         network, method = self.network, self.question.method
-        points, constants = network.split(x)
+        points, constants = network.split(network.inner(x))
+        fed = network.inner(fed)
         finite = tf.reduce_all(tf.stack([_finite(leaf) for leaf in points] or [tf.ones_like(seed, tf.bool)]), 0)
         points = tuple(tf.where(per_row(finite, leaf) > 0, leaf, 0) for leaf in points)
         values, end = self.question.quantity.read(network(network.merge(points, constants)))
@@ -131,7 +137,8 @@ class _Build:
             result["target"] = tf.where(ok, target, -1)
             result["against"] = tf.where(ok, against, -1)
         status = tf.where(finite, tf.where(valid, OK, TARGET_OUT_OF_RANGE), NOT_FINITE)
-        maps = tuple(shown(leaf, explained) for leaf in attributions)
+        whose = network if self.cut is None or method.of_input else self.cut
+        maps = tuple(shown(leaf, explained) for leaf in whose.outer(attributions))
         return {**result, "attributions": maps, "status": tf.cast(status, tf.int32), "trace": trace}
 
     def pose(self, plain, points, seeds, chunk, fed) -> tuple[Problem, boundary.Crossing | None]:
@@ -149,11 +156,11 @@ class _Build:
             crossing = _search(question.baseline, plain, points)
             base = crossing.points
         elif isinstance(question.baseline, Dataset):
-            references = self.arrays
-        if question.layer is None:
+            references = network.inner(self.arrays) if points else self.arrays
+        cut = self.cut
+        if cut is None:
             return Problem(plain, points, base, seeds, chunk, references, rerule=rerule), crossing
 
-        cut = Cut(network, question.layer)
         everything = network.merge(points, plain.context)
         x = cut.features(everything)
         score = dataclasses.replace(plain, outputs=cut.outputs, context=everything)
@@ -172,13 +179,15 @@ class _Build:
             return Problem(score, x, crossing.points, seeds, chunk, (), source, rerule), crossing
         if at_layer is not None:
             if isinstance(at_layer, Dataset):
-                references = self.arrays
+                references = cut.inner(self.arrays)
             elif isinstance(at_layer, Baseline):
-                base = _apply((at_layer,) * len(x), x, seeds, [question.layer.name] * len(x))
+                base = _apply((at_layer,) * len(x), x, seeds, [cut.layer.name] * len(x))
             else:
-                base = tuple(
-                    tf.broadcast_to(tf.cast(value, leaf.dtype), tf.shape(leaf))
-                    for value, leaf in zip(tf.nest.flatten(at_layer.values), x, strict=True)
+                base = cut.inner(
+                    tuple(
+                        tf.broadcast_to(tf.cast(value, leaf.dtype), tf.shape(leaf))
+                        for value, leaf in zip(tf.nest.flatten(at_layer.values), cut.outer(x), strict=True)
+                    )
                 )
         elif base:
             base = source.place(base)
@@ -244,6 +253,12 @@ def _is_cut(problem: Problem) -> bool:
     return all(gradient is None for gradient in tape.gradient(value, source.x))
 
 
+def traced(body: Callable[..., Any], signature: Sequence[Any]) -> Any:
+    """A function of tensors, traced once, while nobody else replaces layers."""
+    with slices.LOCK:
+        return tf.function(body, input_signature=signature, autograph=False).get_concrete_function()
+
+
 def surroundings(function: Any) -> tuple:
     """What a Python function reads from outside, as far as it is numbers, words or containers of them.
 
@@ -259,56 +274,6 @@ def surroundings(function: Any) -> tuple:
     )
 
 
-def calls(model: Any, structure: Any) -> list[tuple[keras.Layer, bool]]:
-    """The layers without layers inside, in the order of calls, each with whether its output is a feature map.
-
-    A feature map is float and has spatial axes, [B, ..., C]. Looked for once, while the model stays as it is.
-
-    Raises:
-        ValueError: the model is none of Keras'.
-    """
-    network = Network(model, structure)
-    if isinstance(model, keras.Layer):
-        known = _calls.setdefault(model, {})
-        key = (tuple(network.leaves), slices.state(model))
-        found = [(layer(), is_map) for layer, is_map in known.get(key, ())]
-        if found and all(layer is not None for layer, _ in found):
-            return found
-    seen: list[tuple[keras.Layer, bool]] = []
-
-    def record(part: Any, call: Any, *args: Any, **kwargs: Any) -> Any:
-        output = call(*args, **kwargs)
-        if isinstance(part, keras.Layer) and not isinstance(part, keras.layers.InputLayer):
-            seen.append((part, tf.is_tensor(output) and len(output.shape) > 2 and output.dtype.is_floating))
-        return output
-
-    def trace(*x):
-        with slices.rerule(network.model(), record):
-            return network(x)
-
-    with slices.LOCK:
-        tf.function(
-            trace, input_signature=[leaf.spec for leaf in network.leaves], autograph=False
-        ).get_concrete_function()
-    known[key] = [(weakref.ref(layer), is_map) for layer, is_map in seen]
-    return seen
-
-
-def last_map(model: Any, structure: Any) -> keras.Layer:
-    """The layer with the last feature map, nested ones included.
-
-    Raises:
-        ValueError: there is none, or the model is none of Keras'.
-    """
-    maps = [layer for layer, is_map in calls(model, structure) if is_map]
-    if not maps:
-        raise ValueError(f"model {model.name!r} has no feature map with spatial axes, [B, H, W, C]; pass layer=.")
-    return maps[-1]
-
-
-_calls: weakref.WeakKeyDictionary[Any, dict[tuple, list[tuple[weakref.ref[keras.Layer], bool]]]] = (
-    weakref.WeakKeyDictionary()
-)
 _programs: weakref.WeakKeyDictionary[Any, collections.OrderedDict[tuple, Program]] = weakref.WeakKeyDictionary()
 
 

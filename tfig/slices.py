@@ -110,11 +110,7 @@ def rerule(model: Any, handler: Handler) -> Iterator[None]:
     Raises:
         ValueError: the model is none of Keras', so nothing of it can be reached.
     """
-    if not isinstance(model, keras.Layer):
-        raise ValueError(
-            f"this method needs a Keras model, whose layers it can reach, and {type(model).__name__} is none; pass the "
-            "Keras model, or use a gradient or path method."
-        )
+    reachable(model)
     everything = [model, *layers(model)]
     found: list[Any] = [layer for layer in everything if not layers(layer)]
     found += [
@@ -124,8 +120,30 @@ def rerule(model: Any, handler: Handler) -> Iterator[None]:
         for operation in one.operations
         if not isinstance(operation, keras.Layer)
     ]
+    with _intercepted(found, handler):
+        yield
+
+
+def reachable(model: Any) -> None:
+    """Raise ValueError if the model is none of Keras', so that nothing of it can be reached."""
+    if not isinstance(model, keras.Layer):
+        raise ValueError(
+            f"this method needs a Keras model, whose layers it can reach, and {type(model).__name__} is none; pass the "
+            "Keras model, or use a gradient or path method."
+        )
+
+
+def watched(model: Any, handler: Handler) -> contextlib.AbstractContextManager:
+    """While open, calls of all layers inside `model`, those with layers inside too, are `handler`'s."""
+    inner = [layer for layer in layers(model) if not isinstance(layer, keras.layers.InputLayer)]
+    alone = isinstance(model, keras.Layer) and not inner
+    return _intercepted([model] if alone else inner, handler)
+
+
+@contextlib.contextmanager
+def _intercepted(parts: list[Any], handler: Handler) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        for part in {id(part): part for part in found}.values():
+        for part in {id(part): part for part in parts}.values():
 
             def call(original, *args, part=part, **kwargs):
                 return handler(part, original, *args, **kwargs)
@@ -171,9 +189,13 @@ def address(model: Any, layer: keras.Layer) -> str:
     return next((path for path, one in known.items() if one is layer), layer.name)
 
 
-def channels_first(model: Any) -> bool:
-    """Whether layers of the model put channels before positions."""
-    return any(getattr(layer, "data_format", None) == "channels_first" for layer in layers(model))
+def turned(model: Any) -> bool:
+    """Whether layers of the model put channels before positions, or change the order of axes."""
+    parts = [part for one in (model, *layers(model)) for part in (one, *getattr(one, "operations", ()))]
+    return any(
+        getattr(part, "data_format", None) == "channels_first" or type(part).__name__ in ("Permute", "Transpose")
+        for part in parts
+    )
 
 
 def find(model: Any, layer: str | keras.Layer) -> keras.Layer:

@@ -94,7 +94,7 @@ def plot(e: "Explanation", path: str | os.PathLike | None, image: Any) -> Any:
     """A figure of at most 8 rows: image, map and overlay; bars for tables, stripes for sequences."""
     Figure = _figure()
     rows = min(len(e), 8)
-    inputs = named(e.x if image is None else image)
+    inputs = named(e.channels_last("x") if image is None else image)
     panels = [(name, leaf, _images(leaf, inputs.get(name), len(e))) for name, leaf in named(e.heatmap()).items()]
     columns = sum(1 if images is None else 3 for _, _, images in panels)
     figure = Figure(figsize=(2.6 * columns, 2.6 * rows + 0.3), layout="constrained")
@@ -122,7 +122,7 @@ def grid(explanations: Mapping[str, "Explanation"], path: str | os.PathLike | No
     if not shown:
         raise ValueError("the explanations are of no image, so there is no grid to draw; plot them one by one.")
     first = next(iter(shown.values()))
-    inputs = named(first.x if image is None else image)
+    inputs = named(first.channels_last("x") if image is None else image)
     images = next(leaf for leaf in inputs.values() if np.ndim(leaf) in (3, 4) and np.shape(leaf)[-1] in (1, 3, 4))
     images = np.broadcast_to(images, (len(first), *np.shape(images)[-3:]))
     rows, across = min(len(first), 8), min(len(shown) + 1, 7)

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfig import anatomy
 from tfig.kernels.gradient import connected
 from tfig.kernels.propagation import Book, NoRule, opened, read, summands
+from tfig.layout import moved
 from tfig.network import Leaves
 from tfig.problem import Problem
 from tfig.score import Score
@@ -114,7 +115,13 @@ class Differences(Book):
     def maximum(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
         """What x's winner gains over the reference's is its own; the rest the reference's winner's (cross-maxima)."""
         states, carriers = self._split(x)
-        both = call(states)
+        if getattr(layer, "data_format", None) == "channels_first":
+            states, carriers = moved(states, 1), [moved(one, 1) for one in carriers]
+            return moved(self._maximum(layer, moved(call(x[: tf.shape(states)[0]]), 1), states, carriers), 1, back=True)
+        return self._maximum(layer, call(states), states, carriers)
+
+    def _maximum(self, layer: Any, both: tf.Tensor, states: tf.Tensor, carriers: list[tf.Tensor]) -> tf.Tensor:
+        """Of maps with channels last."""
         y, y0 = tf.split(both, 2)
         top = tf.maximum(y, y0)
         here, there = (_winners(layer, one) for one in tf.split(states, 2))
@@ -145,14 +152,14 @@ def _quotient(numerator: tf.Tensor, denominator: tf.Tensor, otherwise: tf.Tensor
 
 
 def _winners(layer: Any, x: tf.Tensor) -> tf.Tensor:
-    """Where each output of a max pooling comes from: indices [N, outputs] into x's values of a row, flattened.
+    """Where each output of a max pooling comes from: indices [N, outputs] into a row of x, channels last, flattened.
 
     Raises:
-        NoRule: pooling of volumes, or with channels first.
+        NoRule: pooling of volumes.
     """
     rank = len(x.shape)
-    if layer.data_format != "channels_last" or rank not in (3, 4):
-        raise NoRule(f"{layer.name!r} ({type(layer).__name__}): max pooling of volumes, or with channels first")
+    if rank not in (3, 4):
+        raise NoRule(f"{layer.name!r} ({type(layer).__name__}): max pooling of volumes")
     if not hasattr(layer, "pool_size"):  # the whole map
         channels = x.shape[-1]
         flat = tf.reshape(x, [tf.shape(x)[0], -1, channels])

@@ -30,14 +30,17 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
     end, start = flat(problem.x), flat(problem.baseline)
     length = tf.reduce_sum(tf.abs(end - start), 1)
     near = 1e-6 * tf.maximum(length, 1e-30)
-    place = tf.cast(fraction * tf.cast(tf.shape(end)[1] - 1, tf.float32), tf.int32)
+    place = tf.cast(fraction * tf.cast(tf.shape(end)[1] - 1, tf.float64), tf.int32)
+
+    def along(alpha: tf.Tensor) -> tf.Tensor:
+        """The straight line; x itself at its end, where rounding would leave a hair."""
+        return tf.where(alpha < 1, start + alpha * (end - start), end)
 
     def step(i, x, found):
         _, leaves = value_and_gradient(problem.score, shaped(x))
         gradient = flat(leaves)
         alpha = tf.cast(i + 1, x.dtype) / steps
-        low = start + tf.maximum(alpha - distance, 0.0) * (end - start)
-        high = start + tf.minimum(alpha + distance, 1.0) * (end - start)
+        low, high = along(tf.maximum(alpha - distance, 0.0)), along(tf.minimum(alpha + distance, 1.0))
         target = length * (1 - alpha)
 
         def behind(one):
@@ -48,15 +51,17 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
             caught = tf.where(behind(one) & going[:, tf.newaxis], low, one)
             missing = tf.reduce_sum(tf.abs(end - caught), 1) - target
             there = going & (missing <= near)
-            open_ = tf.abs(high - caught) > 0
+            open_ = tf.not_equal(high, caught)
             size = tf.where(open_, tf.abs(gradient), float("inf"))
             limit = tf.gather(tf.sort(size, 1), place, axis=1)[:, tf.newaxis]
             # Coordinates at their bound rank last; where even the limit is one of them, all that are open move.
             chosen = open_ & (size <= limit)
             reach = tf.reduce_sum(tf.where(chosen, tf.abs(high - caught), 0.0), 1)
             gamma = tf.where(reach > 0, missing / tf.where(reach > 0, reach, 1.0), float("inf"))
-            share = tf.clip_by_value(gamma, 0.0, 1.0)[:, tf.newaxis]
-            moved = tf.where(chosen & (going & ~there)[:, tf.newaxis], caught + share * (high - caught), caught)
+            share = gamma[:, tf.newaxis]
+            # Exactly at its bound, or it would stay open and count among the smallest gradients.
+            reached = tf.where(share < 1, caught + tf.maximum(share, 0.0) * (high - caught), high)
+            moved = tf.where(chosen & (going & ~there)[:, tf.newaxis], reached, caught)
             found += tf.where(going[:, tf.newaxis], (moved - one) * gradient, 0.0)
             stuck = tf.reduce_sum(tf.cast(chosen, tf.int32), 1) == 0
             return going & ~there & (gamma > 1) & ~stuck, moved, found
@@ -67,7 +72,7 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
 
     state = (tf.constant(0), start, tf.zeros_like(start))
     _, last, found = tf.while_loop(lambda i, *_: i < steps, step, state, parallel_iterations=1)
-    # Rounding leaves the walk a hair short of x.
+    # What rounding of the lengths may leave to go.
     _, leaves = value_and_gradient(problem.score, shaped(last))
     return shaped(found + (end - last) * flat(leaves))
 

@@ -212,6 +212,7 @@ class GuidedGradCAM(Method):
     reference = "Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks, 2017, arXiv:1610.02391"
     needs_layer = True
     picks_layer = True
+    of_input = True
     needs = "a model with ReLUs; a layer with spatial axes (default: the last)"
 
     def like(self, problem: Problem) -> Leaves:

@@ -55,6 +55,11 @@ class _Noisy(Method):
         """As the inner method."""
         return self.inner.picks_layer
 
+    @property
+    def of_input(self) -> bool:  # type: ignore[override]
+        """As the inner method."""
+        return self.inner.of_input
+
     def side_specs(self, leaves: Sequence[Leaf]) -> list[tf.TensorSpec]:
         """As the inner method."""
         return self.inner.side_specs(leaves)

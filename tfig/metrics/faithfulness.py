@@ -105,7 +105,7 @@ def infidelity(
     if kind == "square" and not all(phi.ndim > 2 for phi in fed):
         raise ValueError("perturbation='square' needs spatial axes; pass 'gaussian' or arrays.")
     if kind == "given":
-        given = [np.moveaxis(np.asarray(one, np.float32), 0, 1) for one in tf.nest.flatten(perturbation)]
+        given = [np.moveaxis(np.asarray(one, np.float32), 0, 1) for one in _last(e, tf.nest.flatten(perturbation))]
         if [one.shape[2:] for one in given] != [phi.shape[1:] for phi in fed] or len(given[0]) != len(e):
             raise ValueError(
                 f"perturbation has shapes {[list(np.shape(one)) for one in tf.nest.flatten(perturbation)]}; it must be "
@@ -129,13 +129,21 @@ def infidelity(
     return np.where(moved, ((dots - falls) ** 2).mean(1), np.nan)
 
 
+def _last(e: Explanation, arrays: list[Any]) -> list[Any]:
+    """Arrays [S, B, ...] with channels last, as methods have them."""
+    axes = e.channels.get("attributions", ())
+    if len(axes) != len(arrays):
+        return arrays
+    return [np.moveaxis(one, 2, -1) if axis == 1 else one for one, axis in zip(arrays, axes, strict=True)]
+
+
 def _points(e: Explanation, asked: Any) -> list[np.ndarray | None]:
     """The rows explained of each leaf, where attributions may have fewer channels than they."""
     if probe.at_layer(e):
         return [None] * len(probe.parts(e))
     if e.layer is not None:
         raise ValueError("infidelity compares entries of x, and this map is of a layer's positions; use deletion.")
-    leaves = tf.nest.flatten(probe.rows(e))
+    leaves = probe.points(e)
     return leaves if len(leaves) == len(probe.parts(e)) else [x for x in leaves if x.dtype.kind == "f"]
 
 

@@ -25,7 +25,7 @@ def _located(e: Explanation, mask: Any) -> tuple[np.ndarray, np.ndarray]:
     inputs, leaves = tf.nest.flatten(e.x), probe.maps(e)
     if len(masks) == len(inputs) > len(leaves):  # of whole numbers nothing is explained
         masks = [one for one, x in zip(masks, inputs, strict=True) if x.dtype.kind == "f"]
-    for maps in (leaves, [view.heatmap(leaf, e.x) for leaf in probe.parts(e)]):
+    for maps in (leaves, [view.heatmap(leaf, e.channels_last("x")) for leaf in probe.parts(e)]):
         fitted = [_fitted(one, leaf) for one, leaf in zip(masks, maps, strict=False)]
         found = [np.broadcast_to(one, leaf.shape) for one, leaf in zip(fitted, maps, strict=False) if one is not None]
         if len(masks) == len(maps) == len(found):

@@ -178,19 +178,27 @@ def rows(e: Explanation) -> Any:
     return e.x
 
 
+def points(e: Explanation) -> list[np.ndarray]:
+    """The leaves of the rows explained, channels last."""
+    rows(e)
+    return [np.asarray(leaf) for leaf in tf.nest.flatten(e.channels_last("x"))]
+
+
 def at_layer(e: Explanation) -> bool:
     """Whether it speaks of a layer's units; if not, of the input, to whose size maps of positions are enlarged."""
     if e.layer is None:
         return False
     over_image = isinstance(e.x, np.ndarray) and e.x.ndim == 4 and e.x.dtype.kind == "f"
-    return not (over_image and isinstance(e.attributions, np.ndarray) and e.attributions.shape[-1] == 1)
+    maps = e.channels_last("attributions")
+    return not (over_image and isinstance(maps, np.ndarray) and maps.shape[-1] == 1)
 
 
 def parts(e: Explanation) -> list[np.ndarray]:
-    """Attributions of each leaf explained, float32 [B, ...]."""
+    """Attributions of each leaf explained, float32 [B, ...], channels last."""
+    leaves = tf.nest.flatten(e.channels_last("attributions"))
     if e.layer is not None:
-        return [np.asarray(leaf, np.float32) for leaf in tf.nest.flatten(e.attributions)]
-    pairs = zip(tf.nest.flatten(e.attributions), tf.nest.flatten(rows(e)), strict=True)
+        return [np.asarray(leaf, np.float32) for leaf in leaves]
+    pairs = zip(leaves, points(e), strict=True)
     return [np.asarray(leaf, np.float32) for leaf, x in pairs if x.dtype.kind == "f" or not _ignored(leaf, x)]
 
 
@@ -201,7 +209,7 @@ def _ignored(leaf: np.ndarray, x: np.ndarray) -> bool:
 
 def maps(e: Explanation) -> list[np.ndarray]:
     """Attributions of each position of each leaf: channels summed, enlarged to the input; float32 [B, ...]."""
-    return [view.heatmap(leaf, None if at_layer(e) else e.x) for leaf in parts(e)]
+    return [view.heatmap(leaf, None if at_layer(e) else e.channels_last("x")) for leaf in parts(e)]
 
 
 def flat(leaves: list[np.ndarray]) -> np.ndarray:

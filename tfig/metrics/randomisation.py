@@ -14,7 +14,7 @@ from tfig.explanation import Explanation
 from tfig.methods.checks import one_of
 from tfig.metrics import probe
 from tfig.metrics.facts import metric
-from tfig.program import calls
+from tfig.survey import survey
 
 FLAGGED = 0.5
 """A mean rank correlation with the maps of a randomised model above which a method hardly looks at the weights."""
@@ -107,7 +107,7 @@ def _groups(model: Any, x: Any) -> list[tuple[str, list[Any]]]:
     if not isinstance(model, keras.Layer):
         raise ValueError(f"model_randomisation draws a Keras model's weights anew, and {type(model).__name__} is none.")
     structure, _ = network.read(model, x)
-    called = [layer for layer, _ in calls(model, structure)]
+    called = [layer for layer in (one() for one in survey(model, structure).called) if layer is not None]
     taken: set[int] = set()
     groups = []
     # What belongs to a layer with layers inside comes last.

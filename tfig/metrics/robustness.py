@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfig import arguments
 from tfig.explanation import Explanation
+from tfig.layout import moved
 from tfig.methods.checks import at_least, whole
 from tfig.metrics import probe
 from tfig.metrics.facts import metric
@@ -33,19 +34,20 @@ def _moves(e: Explanation, radius: float, samples: int, perturbation: Any, seed:
         at_least("radius", radius, 0)
         seeds = arguments.per_row("seed", seed, len(e))
         given = []
+        axes = e.channels.get("x", (-1,) * len(leaves))
         for i in moving:
-            leaf = leaves[i]
+            leaf = moved(leaves[i], axes[i])
             reach = radius * (leaf.reshape(len(leaf), -1).max(1) - leaf.reshape(len(leaf), -1).min(1))
             draws = [
                 np.random.default_rng([i, int(key) & 0xFFFFFFFF]).uniform(-1, 1, (samples, *leaf.shape[1:])) * far
                 for key, far in zip(seeds, reach, strict=True)
             ]
-            given.append(np.stack(draws, 1).astype(np.float32))
-    moved = []
+            given.append(np.stack([moved(one, axes[i], back=True) for one in np.stack(draws, 1)]).astype(np.float32))
+    found = []
     for sample in range(len(given[0])):
         fresh = dict(zip(moving, (one[sample] for one in given), strict=True))
-        moved.append([leaf + fresh[i] if i in fresh else leaf for i, leaf in enumerate(leaves)])
-    return moved
+        found.append([leaf + fresh[i] if i in fresh else leaf for i, leaf in enumerate(leaves)])
+    return found
 
 
 def _changes(
@@ -55,10 +57,10 @@ def _changes(
     explainer = probe.again(e, model)
     here, leaves = probe.flat(probe.parts(e)), tf.nest.flatten(probe.rows(e))
     changes, distances = [], []
-    for moved in _moves(e, radius, samples, perturbation, seed):
-        there = probe.quietly(explainer, tf.nest.pack_sequence_as(probe.rows(e), moved))
+    for y in _moves(e, radius, samples, perturbation, seed):
+        there = probe.quietly(explainer, tf.nest.pack_sequence_as(probe.rows(e), y))
         changes.append(np.linalg.norm(probe.flat(probe.parts(there)) - here, axis=1))
-        steps = [np.asarray(a, np.float64) - b for a, b in zip(moved, leaves, strict=True) if a.dtype.kind == "f"]
+        steps = [np.asarray(a, np.float64) - b for a, b in zip(y, leaves, strict=True) if a.dtype.kind == "f"]
         distances.append(np.linalg.norm(probe.flat(steps), axis=1))
     return np.stack(changes), np.stack(distances), np.linalg.norm(here, axis=1)
 

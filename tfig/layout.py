@@ -1,0 +1,377 @@
+"""Which axis of a tensor is which axis of the input, followed forward through a traced graph.
+
+Shapes do not tell channels from positions, nor a map from its transpose; what is computed does.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+
+class Origin(NamedTuple):
+    """Where an axis comes from: an axis of an input, or a part of it, where it was split. Origins are in order."""
+
+    leaf: int
+    axis: int
+    part: int = 0
+
+
+ROWS = Origin(-1, 0)
+
+Axis = tuple[tuple[Origin | None, int | None], ...]
+"""(origin or None: unknown, size) of what was merged into an axis, the slowest first."""
+
+Axes = list[Axis]
+
+UNKNOWN: Axis = ((None, None),)
+
+
+@dataclasses.dataclass
+class Trail:
+    """What was found.
+
+    Fields:
+        axes: the axes of each tensor that depends on an input, by its name.
+        channels: which axis of an input was taken for its channels, by the input's number; the first taker decides.
+    """
+
+    axes: dict[str, Axes] = dataclasses.field(default_factory=dict)
+    channels: dict[int, int] = dataclasses.field(default_factory=dict)
+
+    def positions(self, tensor: tf.Tensor) -> list[Origin | None]:
+        """The origin of each axis but the rows; None where it is unknown or several."""
+        return [_single(axis) for axis in self.axes.get(tensor.name, [UNKNOWN] * (tensor.shape.rank or 1))[1:]]
+
+    def channel_axis(self, tensor: tf.Tensor) -> int:
+        """The axis of a feature map's channels: 1 where positions of an input follow it to the end, else -1."""
+        rest = self.positions(tensor)
+        return 1 if len(rest) > 1 and rest[0] is None and all(rest[1:]) else -1
+
+    def is_map(self, tensor: tf.Tensor, ranks: Sequence[int]) -> bool:
+        """Whether a tensor has all positions of an input in their order, more than one of them, and channels.
+
+        Args:
+            ranks: of the inputs.
+        """
+        found = self.positions(tensor)
+        if len(found) < 2:
+            return False
+        places = found[1:] if self.channel_axis(tensor) == 1 else found[:-1]
+        shape = tensor.shape.as_list()[2:] if self.channel_axis(tensor) == 1 else tensor.shape.as_list()[1:-1]
+        if not all(places) or any(a.leaf != b.leaf or a >= b for a, b in zip(places, places[1:], strict=False)):  # type: ignore
+            return False
+        leaf = places[0].leaf  # type: ignore[union-attr]
+        return leaf >= 0 and len(places) >= ranks[leaf] - 2 and math.prod(2 if n is None else n for n in shape) > 1
+
+
+def follow(inputs: Sequence[tf.Tensor], kept: Mapping[str, tf.Tensor], operations: Iterable[tf.Operation]) -> Trail:
+    """The axes of all tensors that depend on `inputs`, in the order of their making.
+
+    Args:
+        kept: tensors that have the rows and the second axis of another, whatever makes them (what loops over time
+            gives), by name.
+    """
+    trail = Trail()
+    for i, leaf in enumerate(inputs):
+        sizes = leaf.shape.as_list()
+        trail.axes[leaf.name] = [_axis(Origin(i, axis) if axis else ROWS, size) for axis, size in enumerate(sizes)]
+    _walk(operations, kept, trail)
+    return trail
+
+
+def _walk(operations: Iterable[tf.Operation], kept: Mapping[str, tf.Tensor], trail: Trail) -> None:
+    for op in operations:
+        known = [trail.axes.get(tensor.name) for tensor in op.inputs]
+        if not any(one is not None for one in known) or any(output.name in trail.axes for output in op.outputs):
+            continue
+        for i, output in enumerate(op.outputs):
+            rank = output.shape.rank
+            if rank is None:
+                continue
+            if output.name in kept and kept[output.name].name in trail.axes:
+                found = [*trail.axes[kept[output.name].name][:2], *[UNKNOWN] * (rank - 2)]
+            else:
+                rule = RULES.get(op.type)
+                found = rule(op, known, i, trail) if rule else _called(op, known, i, trail)
+            if found is None or len(found) != rank:
+                found = [UNKNOWN] * rank
+            trail.axes[output.name] = found
+
+
+def _axis(origin: Origin | None, size: int | None) -> Axis:
+    return ((origin, size),)
+
+
+def _single(axis: Axis) -> Origin | None:
+    """The origin an axis is ordered by: it, or it with repetitions inside."""
+    first, *rest = axis
+    return first[0] if all(origin is None for origin, _ in rest) else None
+
+
+Known = list[Axes | None]
+Rule = Callable[[tf.Operation, Known, int, Trail], Axes | None]
+
+
+def _same(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    """As what is broadcast together: of each axis the origin that is known and not one wide."""
+    rank = op.outputs[i].shape.rank
+    found: Axes = [UNKNOWN] * rank
+    for axes, tensor in zip(known, op.inputs, strict=True):
+        for back in range(1, 1 + min(rank, len(axes or ()))):
+            if axes and tensor.shape[-back] != 1 and _single(found[-back]) is None:
+                found[-back] = axes[-back]
+    return found
+
+
+def _first(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    return known[0]
+
+
+def _own(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    return known[i]
+
+
+def _channelled(which: int, new: bool) -> Rule:
+    """What takes an axis for channels, and keeps the others; `new`: it makes channels of its own."""
+
+    def rule(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+        axes = known[which]
+        if axes is None or i:
+            return None
+        channel = 1 if op.get_attr("data_format").decode().startswith("NC") else len(axes) - 1
+        origin = _single(axes[channel])
+        if origin and origin != ROWS and origin.part == 0:
+            trail.channels.setdefault(origin.leaf, origin.axis)
+        return [UNKNOWN if new and axis == channel else one for axis, one in enumerate(axes)]
+
+    return rule
+
+
+def _transpose(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    order = tf.get_static_value(op.inputs[1])
+    return None if order is None or known[0] is None else [known[0][axis] for axis in order]
+
+
+def _reverse(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    turned = tf.get_static_value(op.inputs[1])
+    if turned is None or known[0] is None:
+        return None
+    turned = {int(axis) % len(known[0]) for axis in turned}
+    return [UNKNOWN if axis in turned else one for axis, one in enumerate(known[0])]
+
+
+def _reshape(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    """Axes that keep their size stay; others are merged, or split as they were merged."""
+    if known[0] is None:
+        return None
+    sizes, target = op.inputs[0].shape.as_list(), op.outputs[0].shape.as_list()
+    if target == [None, None]:
+        target = [None, _contracted(op.outputs[0])]
+    parts: list[tuple[Origin | None, int | None]] = []
+    for axis, size in zip(known[0], sizes, strict=True):
+        parts += [(axis[0][0], size)] if len(axis) == 1 else list(axis)
+    found: Axes = []
+    while target:
+        size = target.pop(0)
+        if size == 1 and (not parts or parts[0][1] != 1):
+            found.append(UNKNOWN)
+            continue
+        if not parts:
+            return None
+        if size is None or parts[0][1] is None:  # rows, or what cannot be told: up to where the known sizes agree again
+            rest = math.prod(target) if None not in target else None
+            taken = [parts.pop(0)]
+            while parts and rest is not None and _product(parts) != rest:
+                taken.append(parts.pop(0))
+            if rest is None and (size is None) != (taken[0][1] is None):
+                return None
+            found.append(tuple(taken))
+            continue
+        if parts[0][1] > size and parts[0][1] % size == 0:  # split
+            origin, whole = parts[0]
+            inner = origin and origin._replace(part=origin.part + 1)
+            found.append(_axis(origin, size))
+            parts[0] = (inner, whole // size)
+            continue
+        taken = [parts.pop(0)]
+        while parts and math.prod(n or 0 for _, n in taken) < size:
+            taken.append(parts.pop(0))
+        if math.prod(n or 0 for _, n in taken) != size:
+            return None
+        while len(taken) > 1 and taken[-1][1] == 1:
+            taken.pop()
+        while len(taken) > 1 and taken[0][1] == 1:
+            taken.pop(0)
+        found.append(tuple(taken))
+    return found
+
+
+def _contracted(flat: tf.Tensor) -> int | None:
+    """How many columns a matrix has, by the matrix that it is multiplied with."""
+    factors = [op.inputs[1].shape for op in flat.consumers() if op.type == "MatMul" and op.inputs[0] is flat]
+    return factors[0][0] if factors else None
+
+
+def _product(parts: list[tuple[Origin | None, int | None]]) -> int | None:
+    return None if any(size is None for _, size in parts) else math.prod(size for _, size in parts)  # type: ignore
+
+
+def _expand(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    axis = tf.get_static_value(op.inputs[1])
+    if axis is None or known[0] is None:
+        return None
+    place = int(np.ravel(axis)[0]) % (len(known[0]) + 1)
+    return [*known[0][:place], UNKNOWN, *known[0][place:]]
+
+
+def _squeeze(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    if known[0] is None:
+        return None
+    gone = {axis % len(known[0]) for axis in op.get_attr("squeeze_dims")}
+    gone = gone or {axis for axis, size in enumerate(op.inputs[0].shape.as_list()) if size == 1}
+    return [one for axis, one in enumerate(known[0]) if axis not in gone]
+
+
+def _reduced(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    gone = tf.get_static_value(op.inputs[1])
+    if gone is None or known[0] is None:
+        return None
+    axes = {int(axis) % len(known[0]) for axis in np.ravel(gone)}
+    kept = op.get_attr("keep_dims")
+    return [UNKNOWN if axis in axes else one for axis, one in enumerate(known[0]) if kept or axis not in axes]
+
+
+def _joined(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    return next(axes for axes in known if axes is not None)
+
+
+def _stacked(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    axes = next(axes for axes in known if axes is not None)
+    place = op.get_attr("axis") % (len(axes) + 1)
+    return [*axes[:place], UNKNOWN, *axes[place:]]
+
+
+def _unstacked(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    axes = known[0] or []
+    place = op.get_attr("axis") % len(axes) if axes else 0
+    return [*axes[:place], *axes[place + 1 :]]
+
+
+def _strided(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    """A slice: axes with a negative step are turned round."""
+    if known[0] is None:
+        return None
+    masks = {name: op.get_attr(f"{name}_mask") for name in ("ellipsis", "new_axis", "shrink_axis")}
+    steps = tf.get_static_value(op.inputs[3])
+    count = op.inputs[1].shape[0]
+    if steps is None or count is None:
+        return None
+    rest, found = list(known[0]), []
+    taken = sum(not (masks["new_axis"] | masks["ellipsis"]) >> k & 1 for k in range(count))
+    for k in range(count):
+        if masks["ellipsis"] >> k & 1:
+            found += [rest.pop(0) for _ in range(len(rest) - taken)]
+        elif masks["new_axis"] >> k & 1:
+            found.append(UNKNOWN)
+        else:
+            taken -= 1
+            axis = rest.pop(0)
+            if not masks["shrink_axis"] >> k & 1:
+                found.append(axis if steps[k] > 0 else UNKNOWN)
+    return found + rest
+
+
+def _tiled(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    times = tf.get_static_value(op.inputs[1])
+    if times is None or known[0] is None:
+        return None
+    return [axis if n == 1 else UNKNOWN for axis, n in zip(known[0], times, strict=True)]
+
+
+def _multiplied(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    first, second = known
+    rank = op.outputs[0].shape.rank
+    rows = first[:-1] if first and len(first) == rank else [UNKNOWN] * (rank - 1)
+    if first is None and second is not None and len(second) == rank:
+        rows = [*second[:-2], UNKNOWN]
+    return [*rows, second[-1] if second else UNKNOWN]
+
+
+def _einsum(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    sources, target = op.get_attr("equation").decode().replace(" ", "").split("->")
+    if "." in sources:
+        return None
+    named: dict[str, Axis] = {}
+    for letters, axes in zip(sources.split(","), known, strict=True):
+        named.update({letter: axis for letter, axis in zip(letters, axes or (), strict=False) if letter not in named})
+    return [named.get(letter, UNKNOWN) for letter in target]
+
+
+def _gathered(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    axis = tf.get_static_value(op.inputs[2])
+    if axis is None or op.get_attr("batch_dims"):
+        return None
+    if known[0] is None:
+        values: Axes = [UNKNOWN] * op.inputs[0].shape.rank
+        return [*values[:axis], *(known[1] or []), *values[axis + 1 :]]
+    place = int(axis) % len(known[0])
+    return [*known[0][:place], *[UNKNOWN] * op.inputs[1].shape.rank, *known[0][place + 1 :]]
+
+
+def _called(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    """What is computed inside a function, as Keras' grouped convolutions and loaded models are."""
+    if op.type not in ("PartitionedCall", "StatefulPartitionedCall"):
+        return None
+    body = getattr(op.graph._get_function(op.get_attr("f").name), "graph", None)
+    if body is None:
+        return None
+    inside = Trail({one.name: axes for one, axes in zip(body.inputs, known, strict=True) if axes}, trail.channels)
+    _walk(body.get_operations(), {}, inside)
+    return inside.axes.get(body.outputs[i].name)
+
+
+def _table() -> dict[str, Rule]:
+    rules: dict[str, Rule] = {}
+    rules.update(dict.fromkeys((
+        "Add", "AddV2", "AddN", "Sub", "Mul", "MulNoNan", "RealDiv", "Div", "DivNoNan", "Maximum", "Minimum", "Pow",
+        "SquaredDifference", "FloorDiv", "FloorMod", "SelectV2", "Greater", "GreaterEqual", "Less", "LessEqual", "Equal",
+        "NotEqual", "LogicalAnd", "LogicalOr", "ClipByValue", "BroadcastTo", "Xdivy", "Xlogy", "BiasAddV1",
+    ), _same))  # fmt: skip
+    rules.update(dict.fromkeys((
+        "Identity", "Cast", "StopGradient", "PreventGradient", "CheckNumerics", "EnsureShape", "Snapshot", "Relu",
+        "Relu6", "Elu", "Selu", "LeakyRelu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Softmax", "LogSoftmax", "Erf",
+        "Erfc", "Exp", "Expm1", "Log", "Log1p", "Sqrt", "Rsqrt", "Square", "Neg", "Abs", "Sign", "Reciprocal", "Inv",
+        "Sin", "Cos", "Floor", "Ceil", "Round", "Rint", "Cumsum", "Slice", "Pad", "PadV2", "MirrorPad", "SplitV", "LRN",
+        "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "SpaceToBatchND", "BatchToSpaceND",
+        "LogicalNot", "IsNan", "IsFinite", "ZerosLike", "OnesLike", "FakeQuantWithMinMaxVars",
+    ), _first))  # fmt: skip
+    rules.update(dict.fromkeys(("Mean", "Sum", "Max", "Min", "Prod", "All", "Any", "EuclideanNorm"), _reduced))
+    rules.update(dict.fromkeys(("Conv2D", "Conv3D", "DepthwiseConv2dNative"), _channelled(0, new=True)))
+    rules.update(dict.fromkeys(("Conv2DBackpropInput", "Conv3DBackpropInputV2"), _channelled(2, new=True)))
+    rules.update(dict.fromkeys((
+        "MaxPool", "AvgPool", "MaxPool3D", "AvgPool3D", "FusedBatchNorm", "FusedBatchNormV3", "BiasAdd",
+    ), _channelled(0, new=False)))  # fmt: skip
+    rules.update(dict.fromkeys(("MatMul", "BatchMatMulV2", "BatchMatMulV3"), _multiplied))
+    return {
+        **rules, "IdentityN": _own, "Transpose": _transpose, "ReverseV2": _reverse, "Reshape": _reshape,
+        "ExpandDims": _expand, "Squeeze": _squeeze, "ConcatV2": _joined, "Pack": _stacked, "Unpack": _unstacked,
+        "Split": lambda op, known, i, trail: known[1], "StridedSlice": _strided, "Tile": _tiled, "Einsum": _einsum,
+        "GatherV2": _gathered,
+    }  # fmt: skip
+
+
+RULES: dict[str, Rule] = _table()
+"""What each operation does to axes; the axes behind any other are unknown."""
+
+
+def moved(value: Any, channels: int, *, back: bool = False) -> Any:
+    """A tensor or array with its axis of channels last; `back`: with the last axis where its channels were."""
+    rank = len(value.shape)
+    if channels in (-1, rank - 1) or rank < 3:
+        return value
+    order = [0, rank - 1, *range(1, rank - 1)] if back else [0, *range(2, rank), 1]
+    return value.transpose(order) if isinstance(value, np.ndarray) else tf.transpose(value, order)

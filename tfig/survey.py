@@ -1,0 +1,193 @@
+"""What one look at a traced model shows: its layers in their order, its last feature map, where channels are."""
+
+import dataclasses
+import functools
+import operator
+import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tfig import layout, slices
+from tfig.network import Leaf, Network
+from tfig.program import Question, surroundings, traced
+from tfig.score import Quantity, apply
+
+WHOLE = Quantity()
+"""All outputs of a model."""
+
+LOOPING = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.TimeDistributed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What one look at a traced model shows.
+
+    Fields:
+        called: the layers without layers inside, in the order of calls, weakly.
+        channels: the axis of each input's channels, -1 or 1.
+        features: the axis of channels of each layer's last output, by the layer's id.
+        last: the layers whose maps end side by side: with all positions of an input, before anything else has them.
+        shown: the last layer of each size of maps, by name, with its shape.
+        spatial: whether the output itself has positions of the input.
+    """
+
+    called: tuple[weakref.ref[keras.Layer], ...]
+    channels: tuple[int, ...]
+    features: dict[int, int]
+    last: tuple[weakref.ref[keras.Layer], ...]
+    shown: dict[str, list[int | None]]
+    spatial: bool
+
+
+def survey(model: Any, structure: Any, quantity: Quantity = WHOLE) -> Survey:
+    """Trace the model once, and look; it is looked at again when it has changed, or another quantity is asked of.
+
+    Args:
+        quantity: what is read off the outputs; by default all of them.
+    """
+    flat = tf.nest.map_structure(lambda leaf: dataclasses.replace(leaf, channels=-1), structure)
+    network = Network(model, flat)
+    key = (tuple(network.leaves), slices.state(model), surroundings(model), *Question.read_by(quantity))
+    try:
+        known = _surveys.setdefault(getattr(model, "__self__", model), {})
+    except TypeError:  # neither hashable nor weakly referable
+        known = {}
+    if key in known and all(one() is not None for one in known[key].called):
+        return known[key]
+    found: list[Survey] = []
+
+    def trace(*x):
+        seen: list[Call] = []
+
+        def record(layer: keras.Layer, call: Any, *args: Any, **kwargs: Any) -> Any:
+            output = call(*args, **kwargs)
+            tensors = [leaf for leaf in tf.nest.flatten(output) if tf.is_tensor(leaf)]
+            if tensors:
+                seen.append(Call(layer, args[0] if args else None, tensors[0]))
+            return output
+
+        with slices.watched(model, record):
+            outputs = network(x)
+        found[:] = [_looked_at(x, seen, *_read(outputs, quantity))]
+        return outputs
+
+    traced(trace, [leaf.spec for leaf in network.leaves])
+    known[key] = found[0]
+    return found[0]
+
+
+def _read(outputs: Any, quantity: Quantity) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """(what a quantity is, the outputs that it is read off)."""
+    if quantity is WHOLE:
+        return tf.nest.flatten(outputs), tf.nest.flatten(outputs)
+    values, _ = dataclasses.replace(quantity, output=None).read(outputs)
+    score = values if quantity.function is None else apply(quantity.function, values)
+    return [score], tf.nest.flatten(values)
+
+
+class Call(NamedTuple):
+    """A call of a layer: what it was given first, and the first tensor that it gave."""
+
+    layer: keras.Layer
+    given: Any
+    output: tf.Tensor
+
+
+def _looked_at(x: Sequence[tf.Tensor], seen: list[Call], score: list[tf.Tensor], read: list[tf.Tensor]) -> Survey:
+    graph = tf.compat.v1.get_default_graph()
+    outer = [one for one in seen if one.output.graph is graph]
+    # What keeps the steps of a sequence in their order does so by loops, in which no axis can be followed.
+    kept = {
+        one.output.name: one.given
+        for one in outer
+        if isinstance(one.layer, LOOPING) and tf.is_tensor(one.given) and (one.output.shape.rank or 0) > 2
+    }
+    trail = layout.follow(x, kept, graph.get_operations())
+    ranks = [len(leaf.shape) for leaf in x]
+    behind, ends = _ancestors(score), {id(one) for one in read}
+    maps: dict[int, Call] = {}
+    for one in outer:  # what a layer hands through, or hands on from inside, is its maker's
+        made = one.output is not one.given and one.output.op.name in behind and id(one.output) not in ends
+        if made and one.output.dtype.is_floating and trail.is_map(one.output, ranks):
+            maps.setdefault(id(one.output), one)
+    sizes = {tuple(one.output.shape[1:-1]): one for one in maps.values()}
+    return Survey(
+        called=tuple(weakref.ref(one.layer) for one in seen if not slices.layers(one.layer)),
+        channels=tuple(1 if trail.channels.get(i) == 1 else -1 for i in range(len(x))),
+        features={id(one.layer): trail.channel_axis(one.output) for one in outer},
+        last=tuple(weakref.ref(layer) for layer in _ends(list(maps.values()), graph.get_operations())),
+        shown={one.layer.name: one.output.shape.as_list() for one in sizes.values()},
+        spatial=any(any(trail.positions(one)) for one in read if one.op.name in behind and (one.shape.rank or 0) > 2),
+    )
+
+
+def _ends(maps: list[Call], operations: Iterable[tf.Operation]) -> list[keras.Layer]:
+    """The layers from whose maps no other map is computed."""
+    own: dict[str, int] = {}
+    for i, one in enumerate(maps):
+        own[one.output.op.name] = own.get(one.output.op.name, 0) | 1 << i
+    reached: dict[str, int] = {}
+    used = 0
+    for op in operations:
+        before = functools.reduce(operator.or_, (reached[tensor.op.name] for tensor in op.inputs), 0)
+        mine = own.get(op.name, 0)
+        used |= before if mine else 0
+        reached[op.name] = before | mine
+    return [one.layer for i, one in enumerate(maps) if not used >> i & 1]
+
+
+def _ancestors(tensors: Iterable[tf.Tensor]) -> set[str]:
+    """The names of all operations that tensors are computed by."""
+    waiting, seen = [tensor.op for tensor in tensors], set()
+    while waiting:
+        op = waiting.pop()
+        if op.name not in seen:
+            seen.add(op.name)
+            waiting.extend(tensor.op for tensor in op.inputs)
+    return seen
+
+
+def last_map(model: Any, structure: Any, quantity: Quantity) -> keras.Layer:
+    """The layer whose map is the last with the positions of the input in their order, nested layers included.
+
+    Raises:
+        ValueError: there is none, or no single one, naming what there is; or the model is none of Keras'.
+    """
+    slices.reachable(model)
+    found = survey(model, structure, quantity)
+    candidates = ", ".join(f"{name!r} {shape}" for name, shape in list(found.shown.items())[-6:])
+    if not found.shown:
+        raise ValueError(
+            f"model {model.name!r} has no feature map in which the positions of its input can be followed, "
+            "[B, H, W, C]; pass layer=."
+        )
+    if found.spatial:
+        raise ValueError(f"the output of model {model.name!r} is itself a map; pass layer=, such as {candidates}.")
+    if len(found.last) > 1:
+        ends = sorted({layer.name for layer in (one() for one in found.last) if layer is not None})
+        raise ValueError(
+            f"{len(found.last)} maps of model {model.name!r} end side by side, of {', '.join(map(repr, ends))}; "
+            f"pass layer=, such as {candidates}."
+        )
+    return found.last[0]()  # type: ignore[return-value]
+
+
+def oriented(model: Any, structure: Any) -> Any:
+    """The nest of leaves, each with the axis of its channels.
+
+    The model is looked at only where something speaks for channels that are not last.
+    """
+    leaves: list[Leaf] = tf.nest.flatten(structure)
+    if not slices.turned(model) and not any(leaf.looks_turned for leaf in leaves):
+        return structure
+    found = [
+        dataclasses.replace(leaf, channels=axis if leaf.explained and len(leaf.shape) > 2 else -1)
+        for leaf, axis in zip(leaves, survey(model, structure).channels, strict=True)
+    ]
+    return tf.nest.pack_sequence_as(structure, found)
+
+
+_surveys: weakref.WeakKeyDictionary[Any, dict[tuple, Survey]] = weakref.WeakKeyDictionary()
