@@ -269,11 +269,6 @@ def test_what_is_wrong_with_a_question_is_said_in_its_words():
         tfig.explain(model, x, tfig.XRAI(segments=np.zeros((6, 6), int)))
     with pytest.raises(ValueError, match="method is MethodInfo"):
         tfig.compare(model, x, tfig.methods())
-    first = keras.Input((1, 6, 6))
-    swapped = L.Conv2D(2, 3, data_format="channels_first", activation="relu")(L.Permute((1, 2, 3))(first))
-    turned = keras.Model(first, L.Dense(2)(L.Flatten()(swapped)))
-    with pytest.raises(ValueError, match="channels_first"):
-        tfig.explain(turned, x.reshape(2, 1, 6, 6), "grad_cam")
     silent = tfig.explain(model, x, "deep_taylor", target=lambda y: -tf.abs(y[:, 0]) - 1)
     assert "the map is zero everywhere in 2 of 2 rows" in silent.notes
     names = [keras.Sequential([L.Conv2D(2, 3, name="same")], name=name) for name in ("a", "b")]

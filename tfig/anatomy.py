@@ -139,8 +139,9 @@ def _channels(layer: Any, bias: Any) -> Any:
 
 def affine(layer: Any, rank: int) -> tuple[tf.Tensor, tf.Tensor]:
     """(scale, offset) of layers that scale each channel at inference, shaped to be broadcast to inputs of `rank`."""
+    dtype = "float64" if layer.compute_dtype == "float64" else "float32"
     if isinstance(layer, L.Rescaling):
-        return tf.cast(layer.scale, tf.float32), tf.cast(layer.offset, tf.float32)
+        return tf.cast(layer.scale, dtype), tf.cast(layer.offset, dtype)
     if isinstance(layer, L.Normalization):
         deviation = tf.maximum(tf.sqrt(_wide(layer.variance)), keras.config.epsilon())
         scale, offset = 1 / deviation, -_wide(layer.mean) / deviation
@@ -171,5 +172,6 @@ def outwards(layer: keras.Layer, scale: tf.Tensor) -> tf.Tensor:
 
 
 def _wide(value: Any) -> tf.Tensor:
-    """A variable as float32."""
-    return tf.cast(tf.convert_to_tensor(value), tf.float32)
+    """A variable, or half of one in float32."""
+    tensor = tf.convert_to_tensor(value)
+    return tf.cast(tensor, tf.float32) if tensor.dtype.size < 4 else tensor

@@ -24,6 +24,7 @@ class Leaf:
     Half-precision inputs are explained in float32 and cast where they enter the model, so that a path or a noise is
     not rounded to eleven bits. Integers, booleans and strings are held constant.
 
+    So that one dtype holds from its entry to its exit, a program whose model computes in float64 anywhere is `precise`.
     `channels` is the axis of its channels, -1 or 1. Everything between a program's entry and its exit has them last.
     """
 
@@ -31,6 +32,7 @@ class Leaf:
     shape: tuple[int | None, ...]
     dtype: str
     channels: int = -1
+    precise: bool = False
 
     @property
     def explained(self) -> bool:
@@ -40,7 +42,9 @@ class Leaf:
     @property
     def compute_dtype(self) -> str:
         """The dtype in which tfig computes with this input."""
-        return "float32" if self.dtype in ("float16", "bfloat16") else self.dtype
+        if not self.explained:
+            return self.dtype
+        return "float64" if self.precise or self.dtype == "float64" else "float32"
 
     @property
     def looks_turned(self) -> bool:
@@ -78,6 +82,12 @@ class Network:
     def half(self) -> bool:
         """Whether some layer computes in float16, where small gradients vanish."""
         return any(layer.compute_dtype == "float16" for layer in slices.layers(self.model()))
+
+    @property
+    def dtype(self) -> tf.DType:
+        """What scores and attributions are computed in."""
+        precise = any(leaf.precise or leaf.dtype == "float64" for leaf in self.leaves)
+        return tf.float64 if precise else tf.float32
 
     def __call__(self, x: Sequence[tf.Tensor]) -> Any:
         """The model's outputs for the leaves `x`, never in training mode; losses are not left behind."""
@@ -161,7 +171,7 @@ class Cut:
                 f"layer {self.layer.name!r} gives shape {floats[0].shape.as_list()}, one output for all rows; only a "
                 "layer with an output for each row can be explained."
             )
-        return self.inner(tuple(tf.cast(leaf, tf.float32) if leaf.dtype.size < 4 else leaf for leaf in floats))
+        return self.inner(tuple(tf.cast(leaf, self.network.dtype) for leaf in floats))
 
     def inner(self, values: Leaves) -> Leaves:
         """Values at the layer, with channels last."""
@@ -223,6 +233,7 @@ def interface(model: Any) -> Any:
     if serving_signature(model) is not None:
         return takes if len(takes) > 1 else next(iter(takes.values()))
     if isinstance(model, keras.Model) and takes:
+        takes = {name: dataclasses.replace(leaf, precise=slices.precise(model)) for name, leaf in takes.items()}
         if isinstance(model, keras.Sequential) or len(takes) == 1:
             return next(iter(takes.values()))
         leaves = iter(takes.values())
@@ -234,7 +245,8 @@ def interface(model: Any) -> Any:
             "data."
         )
     shapes = built["input_shape"] if "input_shape" in built else next(iter(built["shapes_dict"].values()))
-    return _shapes(shapes, model.input_dtype, itertools.count())
+    found = _shapes(shapes, model.input_dtype, itertools.count())
+    return tf.nest.map_structure(lambda leaf: dataclasses.replace(leaf, precise=slices.precise(model)), found)
 
 
 def _shapes(shapes: Any, dtype: str, counter: Iterator[int], name: str | None = None) -> Any:
@@ -270,7 +282,7 @@ def read(model: Any, x: Any) -> tuple[Any, list[np.ndarray]]:
     arrays = [value if isinstance(value, np.ndarray) else np.asarray(value) for value in tf.nest.flatten(x)]
     leaves, values = [], []
     for name, array in zip(names, arrays, strict=True):
-        leaf, value = _read_leaf(name, array, takes.get(name), isinstance(model, keras.Layer))
+        leaf, value = _read_leaf(name, array, takes.get(name), model)
         leaves.append(leaf)
         values.append(value)
     rows = {leaf.name: len(value) for leaf, value in zip(leaves, values, strict=True)}
@@ -299,8 +311,8 @@ def _names(model: Any, x: Any, takes: dict[str, Leaf]) -> list[str]:
     return list(takes) if takes else [generated(i) for i in range(count)]
 
 
-def _read_leaf(name: str, array: np.ndarray, takes: Leaf | None, keras_model: bool) -> tuple[Leaf, np.ndarray]:
-    kind = array.dtype
+def _read_leaf(name: str, array: np.ndarray, takes: Leaf | None, model: Any) -> tuple[Leaf, np.ndarray]:
+    kind, keras_model = array.dtype, isinstance(model, keras.Layer)
     if takes is None:
         floating = kind.kind == "f" or kind == np.uint8 or kind.name == "bfloat16"
         dtype = (keras.config.floatx() if keras_model or kind.kind != "f" else kind.name) if floating else kind.name
@@ -318,6 +330,7 @@ def _read_leaf(name: str, array: np.ndarray, takes: Leaf | None, keras_model: bo
         name,
         (None, *(want if want is None else got for want, got in zip(shown[1:], array.shape[1:], strict=True))),
         takes.dtype,
+        precise=slices.precise(model),
     )
     if leaf.dtype == "string":
         return leaf, array

@@ -111,7 +111,7 @@ class _Build:
 
         plain = Score(
             lambda p, held: network(network.merge(p, held)), self.question.quantity, end, target, against, constants,
-            GRADIENT_SCALE if network.half else 1.0,
+            network.dtype, GRADIENT_SCALE if network.half else 1.0,
         )  # fmt: skip
         seeds = tf.stack([seed, tf.zeros_like(seed)], -1)
         problem, crossing = self.pose(plain, points, seeds, chunk, fed)

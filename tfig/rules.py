@@ -8,12 +8,15 @@ import abc
 import dataclasses
 import numbers
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 STABILISER = 1e-6
-"""Added to denominators, with their sign."""
+"""Added to denominators, with their sign; less where a row's denominators are all small: at most SMALL of the largest, so
+that relevance does not depend on the unit of what it is propagated through."""
+
+SMALL = 1e-5
 
 
 class Linear(NamedTuple):
@@ -50,6 +53,9 @@ class Rule(abc.ABC):
 class Epsilon(Rule):
     """a_i w_ij / (z_j + epsilon sign(z_j)), sign(0) = 1. With epsilon=0: LRP-0.
 
+    The default epsilon only keeps zeros from dividing: in a row whose |z_j| are all below 0.1 it is 1e-5 of the largest.
+    Any other epsilon is the number it is.
+
     Source: Bach et al., On Pixel-Wise Explanations for Non-Linear Classifier Decisions, 2015, eq. 58.
     """
 
@@ -62,7 +68,7 @@ class Epsilon(Rule):
     def shares(self, x: tf.Tensor, linear: Linear) -> list[Share]:
         """One."""
         z = linear.apply(x, linear.weights) + (linear.bias if self.bias else 0.0)
-        return [Share(x, linear.weights, over(1.0, z, self.epsilon))]
+        return [Share(x, linear.weights, over(1.0, z, None if self.epsilon == STABILISER else self.epsilon))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +96,8 @@ class Gamma(Rule):
         up, down = w + self.gamma * tf.maximum(w, 0.0), w + self.gamma * tf.minimum(w, 0.0)
         z = linear.apply(x, w) + b
         plus, minus = tf.maximum(x, 0.0), tf.minimum(x, 0.0)
-        raised = linear.apply(plus, up) + linear.apply(minus, down) + b + self.gamma * tf.maximum(b, 0.0)
-        lowered = linear.apply(plus, down) + linear.apply(minus, up) + b + self.gamma * tf.minimum(b, 0.0)
+        raised = linear.apply(plus, up) + linear.apply(minus, down) + b + self.gamma * _part(b, tf.maximum)
+        lowered = linear.apply(plus, down) + linear.apply(minus, up) + b + self.gamma * _part(b, tf.minimum)
         positive = over(tf.cast(z > 0, z.dtype), raised)
         negative = over(tf.cast(z < 0, z.dtype), lowered)
         return [
@@ -122,10 +128,10 @@ class AlphaBeta(Rule):
         if w is None:
             return Epsilon().shares(x, linear)
         up, down = tf.maximum(w, 0.0), tf.minimum(w, 0.0)
-        raising = over(self.alpha, linear.apply(plus, up) + linear.apply(minus, down) + tf.maximum(b, 0.0))
+        raising = over(self.alpha, linear.apply(plus, up) + linear.apply(minus, down) + _part(b, tf.maximum))
         shares = [Share(plus, up, raising), Share(minus, down, raising)]
         if self.beta:
-            lowering = over(-self.beta, linear.apply(plus, down) + linear.apply(minus, up) + tf.minimum(b, 0.0))
+            lowering = over(-self.beta, linear.apply(plus, down) + linear.apply(minus, up) + _part(b, tf.minimum))
             shares += [Share(plus, down, lowering), Share(minus, up, lowering)]
         return shares
 
@@ -203,14 +209,24 @@ class Flat(Rule):
         return [Share(ones, weights, over(1.0, linear.apply(ones, weights), 0.0))]
 
 
+def _part(bias: Any, end: Callable[..., tf.Tensor]) -> Any:
+    """What of a bias is positive, or negative; of none, none."""
+    return bias if isinstance(bias, float) else end(bias, 0.0)
+
+
 def _not_negative(name: str, value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value >= 0:
         raise ValueError(f"{name} is {value!r}; it must be a number, and at least 0.")
 
 
-def over(numerator: tf.Tensor | float, denominator: tf.Tensor, epsilon: float = STABILISER) -> tf.Tensor:
-    """numerator / (denominator + epsilon sign(denominator)), sign(0) = 1; 0 / 0 = 0."""
-    stable = denominator + tf.where(denominator >= 0, float(epsilon), -float(epsilon))
+def over(numerator: tf.Tensor | float, denominator: tf.Tensor, epsilon: float | None = None) -> tf.Tensor:
+    """numerator / (denominator + epsilon sign(denominator)), sign(0) = 1; 0 / 0 = 0. None: the stabiliser."""
+    if epsilon is None:
+        largest = tf.reduce_max(tf.abs(denominator), range(1, len(denominator.shape)), keepdims=True)
+        small = tf.minimum(SMALL * largest, STABILISER)
+    else:
+        small = tf.cast(epsilon, denominator.dtype)
+    stable = denominator + tf.where(denominator >= 0, small, -small)
     return tf.math.divide_no_nan(tf.zeros_like(denominator) + numerator, stable)
 
 

@@ -92,6 +92,7 @@ class Score:
         end: how the model's outputs end when nothing is replaced; a cut must not hide it.
         target, against: [N] int32, the class explained and the class subtracted (NOTHING: none).
         context: leaves [N, ...] that stay at the input: constants, and everything around a cut.
+        dtype: of F: that of the explained points.
         scale: factor by which gradients are larger inside the model than outside, a power of two, so that those of a
             float16 model do not vanish.
     """
@@ -102,6 +103,7 @@ class Score:
     target: tf.Tensor
     against: tf.Tensor
     context: Leaves
+    dtype: tf.DType = tf.float32
     scale: float = 1.0
 
     def values(self, points: Leaves) -> Any:
@@ -124,7 +126,8 @@ class Score:
 
     def summary(self, values: Any) -> tf.Tensor:
         """What is averaged over references, without regard to targets: [N, units], or [N] for a callable target."""
-        return values if self.quantity.function is None else apply(self.quantity.function, values)
+        found = values if self.quantity.function is None else apply(self.quantity.function, values)
+        return tf.cast(found, self.dtype)
 
     def choose(self, summary: tf.Tensor) -> tf.Tensor:
         """F from a summary: its target's entry, [N]."""

@@ -198,6 +198,11 @@ def turned(model: Any) -> bool:
     )
 
 
+def precise(model: Any) -> bool:
+    """Whether some layer of the model computes in float64."""
+    return any(layer.compute_dtype == "float64" for layer in layers(model))
+
+
 def find(model: Any, layer: str | keras.Layer) -> keras.Layer:
     """The layer of `model` that a name, a path (``backbone/conv5``) or a layer object stands for.
 

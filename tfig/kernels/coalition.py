@@ -17,13 +17,24 @@ class Features:
 
     Fields:
         index: for each leaf the features of its positions, int32 [B or 1, ...] without channels.
-        count: M, their number.
-        known: M where it is known before any row is seen, else None.
+        count: M, their largest number in a row.
+        known: M where it is known before any row is seen, and the same for all, else None.
     """
 
     index: Leaves
     count: tf.Tensor
     known: int | None
+
+    def own(self, row: tf.Tensor) -> tf.Tensor:
+        """How many features each of these rows has, the first ones of M, [N]."""
+        if self.known is not None:
+            return tf.fill(tf.shape(row), self.known)
+        each_ = 1 + tf.reduce_max(tf.stack([tf.reduce_max(one, range(1, len(one.shape))) for one in self.of(row)]), 0)
+        return tf.broadcast_to(each_, tf.shape(row))
+
+    def has(self, row: tf.Tensor) -> tf.Tensor:
+        """Whether each of M features is one of these rows', [N, M]."""
+        return tf.range(self.count) < self.own(row)[:, tf.newaxis]
 
     def of(self, row: tf.Tensor) -> Leaves:
         """The index for rows that may repeat."""
@@ -106,7 +117,7 @@ def along(problem: Problem, counts: tf.Tensor) -> tf.Tensor:
 
 def chosen(problem: Problem, seed: tf.Tensor, sample: tf.Tensor, size: tf.Tensor) -> Leaves:
     """Random sets of `size` [N] of all positions, as masks bool [N, ...] without channels for each leaf."""
-    return apart(problem, shuffled(seed, sample, tf.add_n(counts(problem))) < size[:, tf.newaxis])
+    return apart(problem, _order(seed, sample, tf.add_n(counts(problem))) < size[:, tf.newaxis])
 
 
 def counts(problem: Problem) -> list[tf.Tensor]:
@@ -130,25 +141,30 @@ def permuted(problem: Problem, features: Features, samples: int, at: Callable[..
         at: (problem of the rows, order's number [N], row [N]) -> the problem with the baseline that order starts from.
     """
     count = features.count
-    blank = tf.zeros([problem.rows, count])
+    dtype = problem.x[0].dtype
+    blank = tf.zeros([problem.rows, count], dtype)
 
     def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
         order, place = sample // (count + 1), sample % (count + 1)
-        rank = shuffled(p.seed, order, count)
-        present = tf.cast(rank < place[:, tf.newaxis], tf.float32)
+        rank = shuffled(p.seed, order, features, row)
+        present = tf.cast(rank < place[:, tf.newaxis], dtype)
         q = at(p, order, row)
-        value = tf.cast(q.score(mix(q, features.of(row), present)), tf.float32)
-        came = tf.cast(rank == place[:, tf.newaxis] - 1, tf.float32)
-        comes = tf.cast(rank == place[:, tf.newaxis], tf.float32)
+        value = q.score(mix(q, features.of(row), present))
+        came = tf.cast(rank == place[:, tf.newaxis] - 1, dtype)
+        comes = tf.cast(rank == place[:, tf.newaxis], dtype)
         return value[:, tf.newaxis] * (came - comes) / samples
 
     return total(problem, samples * (count + 1), blank, term)
 
 
-def shuffled(seed: tf.Tensor, sample: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """A random order of features for each row, as each feature's place in it: int32 [N, M]."""
-    keys = uniform(seed, sample, tf.zeros([tf.shape(sample)[0], count]))
-    return tf.argsort(tf.argsort(tf.ensure_shape(keys, [None, None])))
+def shuffled(seed: tf.Tensor, sample: tf.Tensor, features: Features, row: tf.Tensor) -> tf.Tensor:
+    """A random order of each row's features, as each one's place in it: int32 [N, M]; what it has not comes last."""
+    return _order(seed, sample, features.count, None if features.known is not None else features.has(row))
+
+
+def _order(seed: tf.Tensor, sample: tf.Tensor, count: tf.Tensor, own: tf.Tensor | None = None) -> tf.Tensor:
+    keys = tf.ensure_shape(uniform(seed, sample, tf.zeros([tf.shape(sample)[0], count])), [None, None])
+    return tf.argsort(tf.argsort(keys if own is None else tf.where(own, keys, 2.0)))
 
 
 def regressed(
@@ -157,66 +173,93 @@ def regressed(
     """Values [B, M] of the linear model of coalitions that fits their scores best, by weighted least squares.
 
     Args:
-        draw: (seed [N], sample [N]) -> (present [N, M], weight [N]).
+        draw: (seed [N], sample [N], row [N]) -> (present [N, M], weight [N]).
         ridge: added to the diagonal.
         exact: make the values sum to F(x) - F(x') (else an intercept is fitted, and dropped).
     """
     count = features.count
     width = count if exact else count + 1
-    low, high = (tf.cast(problem.score(leaves), tf.float32) for leaves in (problem.baseline, problem.x))
-    blank = (tf.zeros([problem.rows, width, width]), tf.zeros([problem.rows, width]))
+    low, high = (problem.score(leaves) for leaves in (problem.baseline, problem.x))
+    blank = (tf.zeros([problem.rows, width, width], low.dtype), tf.zeros([problem.rows, width], low.dtype))
 
     def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        present, weight = draw(p.seed, sample)
-        value = tf.cast(p.score(mix(p, features.of(row), present)), tf.float32) - tf.gather(low, row)
+        present, weight = (tf.cast(one, low.dtype) for one in draw(p.seed, sample, row))
+        value = p.score(mix(p, features.of(row), present)) - tf.gather(low, row)
         known = present if exact else tf.concat([present, tf.ones_like(present[:, :1])], 1)
         weighed = weight[:, tf.newaxis] * known
         return weighed[:, :, tf.newaxis] * known[:, tf.newaxis], weighed * value[:, tf.newaxis]
 
     squares, products = total(problem, samples, blank, term)
     penalty = ridge * tf.ones([width]) if exact else tf.concat([ridge * tf.ones([count]), [1e-6]], 0)
-    squares = squares + tf.linalg.diag(penalty)
+    squares = squares + tf.linalg.diag(tf.cast(penalty, low.dtype))
     if not exact:
         return tf.linalg.solve(squares, products[..., tf.newaxis])[:, :count, 0]
-    both = tf.stack([products, tf.ones_like(products)], -1)
+    shared = tf.cast(features.has(tf.range(problem.rows)), low.dtype)  # what is missing from the sum, among its own
+    both = tf.stack([products, shared], -1)
     solved = tf.linalg.solve(squares, both)
     free, ones = solved[..., 0], solved[..., 1]
     missing = (high - low) - tf.reduce_sum(free, -1)
     return free + ones * (missing / tf.reduce_sum(ones, -1))[:, tf.newaxis]
 
 
+MOST = 20
+"""Features of which all coalitions can be listed."""
+
+
+def listed(samples: int) -> int:
+    """The largest number of features of which `samples` coalitions are all."""
+    return next((m for m in range(MOST, 1, -1) if 2**m - 2 <= samples), 1)
+
+
+def told_apart(samples: int, count: int) -> None:
+    """Raise ValueError if random coalitions are too few for `count` features."""
+    if count > listed(samples) and samples < 4 * count:
+        raise ValueError(
+            f"samples is {samples}, and {count} features need at least four coalitions each to be told "
+            f"apart; raise it to {4 * count} or more, or explain fewer segments."
+        )
+
+
 def shapley_kernel(features: Features, samples: int) -> tuple[int, Callable]:
-    """(number of coalitions, draw) of KernelSHAP: all coalitions where they are few enough, else pairs of random ones.
+    """(number of coalitions, draw) of KernelSHAP: all of a row's coalitions where they are few enough, else random pairs.
 
     A coalition of k of M features weighs (M - 1) / (binomial(M, k) k (M - k)).
     """
-    if features.known is not None and features.known <= 20 and 2**features.known - 2 <= samples:
-        m = features.known
-        table = np.array([0.0, *((m - 1) / (_binomial(m, k) * k * (m - k)) for k in range(1, m)), 0.0], np.float32)
+    most, known = listed(samples), features.known
+    if known is not None:
+        told_apart(samples, known)
+    table = np.zeros([most + 1, most + 1], np.float32)
+    for m in range(2, most + 1):
+        for k in range(1, m):
+            table[m, k] = (m - 1) / (_binomial(m, k) * k * (m - k))
 
-        def every(seed: tf.Tensor, sample: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            bits = tf.bitwise.bitwise_and(tf.bitwise.right_shift((sample + 1)[:, tf.newaxis], tf.range(m)), 1)
-            return tf.cast(bits, tf.float32), tf.gather(tf.constant(table), tf.reduce_sum(bits, 1))
+    def every(seed: tf.Tensor, sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        own, place = tf.minimum(features.own(row), most), tf.minimum(tf.range(features.count), MOST)
+        bits = tf.bitwise.bitwise_and(tf.bitwise.right_shift((sample + 1)[:, tf.newaxis], place), 1)
+        present = tf.where(features.has(row), bits, 0)
+        weight = tf.gather(tf.reshape(tf.constant(table), [-1]), own * (most + 1) + tf.reduce_sum(present, 1))
+        return tf.cast(present, tf.float32), tf.where(sample < tf.bitwise.left_shift(1, own) - 2, weight, 0.0)
 
-        return 2**m - 2, every
-    if features.known is not None and samples < 4 * features.known:
-        raise ValueError(
-            f"samples is {samples}, and {features.known} features need at least four coalitions each to be told "
-            f"apart; raise it to {4 * features.known} or more, or explain fewer segments."
-        )
-
-    def pairs(seed: tf.Tensor, sample: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        count = features.count
-        pair = sample // 2
-        sizes = tf.cast(tf.range(1, tf.maximum(count, 2)), tf.float32)
-        chances = tf.cumsum(1 / (sizes * tf.maximum(tf.cast(count, tf.float32) - sizes, 1.0)))
+    def pairs(seed: tf.Tensor, sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        pair, own = sample // 2, features.own(row)[:, tf.newaxis]
+        sizes = tf.range(1, tf.maximum(features.count, 2))
+        chance = tf.where(sizes < own, 1 / tf.cast(sizes * tf.maximum(own - sizes, 1), tf.float32), 0.0)
+        reached = tf.cumsum(chance, 1)
         draw = uniform(fork(seed, tf.zeros_like(pair)), pair, tf.zeros([tf.shape(pair)[0], 1]))
-        size = 1 + tf.reduce_sum(tf.cast(draw * chances[-1] > chances, tf.int32), 1)
-        present = shuffled(seed, pair, count) < size[:, tf.newaxis]
-        flipped = tf.not_equal(present, (sample % 2 == 1)[:, tf.newaxis])
+        size = 1 + tf.reduce_sum(tf.cast((draw * reached[:, -1:] > reached) & (chance > 0), tf.int32), 1)
+        present = shuffled(seed, pair, features, row) < size[:, tf.newaxis]
+        flipped = tf.not_equal(present, (sample % 2 == 1)[:, tf.newaxis]) & features.has(row)
         return tf.cast(flipped, tf.float32), tf.ones_like(draw[:, 0])
 
-    return samples, pairs
+    if known is not None:
+        return (2**known - 2, every) if known <= most else (samples, pairs)
+
+    def either(seed: tf.Tensor, sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        few = features.own(row) <= most
+        (all_, weight), (some, one) = every(seed, sample, row), pairs(seed, sample, row)
+        return tf.where(few[:, tf.newaxis], all_, some), tf.where(few, weight, one)
+
+    return samples, either
 
 
 def _binomial(n: int, k: int) -> float:

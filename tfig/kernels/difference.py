@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfig import anatomy
 from tfig.kernels.gradient import connected
-from tfig.kernels.propagation import Book, NoRule, opened, read, summands
+from tfig.kernels.propagation import Book, NoRule, opened, read, summands, wide
 from tfig.layout import moved
 from tfig.network import Leaves
 from tfig.problem import Problem
@@ -22,8 +22,8 @@ from tfig.score import Score
 
 hold = tf.stop_gradient
 
-SMALL = 1e-7
-"""A difference so small that the derivative takes the place of the quotient."""
+SMALL = 1e-6
+"""A share of the values that differ, below which the derivative takes the place of the quotient."""
 
 
 @dataclasses.dataclass
@@ -57,7 +57,7 @@ class Differences(Book):
     def linear(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor, first: bool) -> tf.Tensor:
         """The same map, without bias."""
         states, carriers = self._split(x)
-        carriers = [tf.cast(one, tf.float32) for one in carriers]
+        carriers = [wide(one) for one in carriers]
         for part in anatomy.stages(layer):
             carriers = self._weighted(carriers, part.apply, part.weights)
         return self._joined(call(states), carriers)
@@ -66,7 +66,7 @@ class Differences(Book):
         """The scale, without the shift."""
         states, carriers = self._split(x)
         scale, _ = anatomy.affine(layer, len(x.shape))
-        carriers = [tf.cast(one, tf.float32) for one in carriers]
+        carriers = [wide(one) for one in carriers]
         return self._joined(call(states), self._weighted(carriers, lambda a, w: a * w, scale))
 
     def average(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
@@ -95,11 +95,11 @@ class Differences(Book):
             # Logits count by how far they are from their mean: only that moves a softmax.
             centred = [one - tf.reduce_mean(one, -1, keepdims=True) for one in carriers]
             moved = (z - z0) - tf.reduce_mean(z - z0, -1, keepdims=True)
-            found = [one * hold(_quotient(y - y0, moved, y * (1 - y))) for one in centred]
+            found = [one * hold(_quotient(y - y0, moved, y * (1 - y), z, z0)) for one in centred]
         elif self.cancel and len(x.shape) == 2:
             found = self._revealed(function, z0, carriers, slope)
         else:
-            found = [one * hold(_quotient(y - y0, z - z0, slope)) for one in carriers]
+            found = [one * hold(_quotient(y - y0, z - z0, slope, z, z0)) for one in carriers]
         return opened(self._joined(both, found), function(x))
 
     def _revealed(self, function: Callable, z0: tf.Tensor, carriers: list[tf.Tensor], slope: tf.Tensor):
@@ -108,8 +108,8 @@ class Differences(Book):
         at, up, down, all_ = (function(z0 + one) for one in (tf.zeros_like(plus), plus, minus, plus + minus))
         raised, lowered = (up - at + all_ - down) / 2, (down - at + all_ - up) / 2
         return [
-            carriers[0] * hold(_quotient(raised, plus, slope)),
-            carriers[1] * hold(_quotient(lowered, minus, slope)),
+            carriers[0] * hold(_quotient(raised, plus, slope, z0, z0 + plus)),
+            carriers[1] * hold(_quotient(lowered, minus, slope, z0, z0 + minus)),
         ]
 
     def maximum(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
@@ -132,7 +132,7 @@ class Differences(Book):
             return tf.reshape(tf.gather(flat, index, batch_dims=1), tf.shape(y))
 
         gains = [(top - y0, here), (y - top, there)]
-        factors = [hold(_quotient(gain, taken(difference, index), tf.zeros_like(y))) for gain, index in gains]
+        factors = [hold(_quotient(gain, taken(difference, index), tf.zeros_like(y), y, y0)) for gain, index in gains]
         return self._joined(both, [
             tf.add_n([factor * taken(one, index) for factor, (_, index) in zip(factors, gains, strict=True)])
             for one in carriers
@@ -145,9 +145,11 @@ class Differences(Book):
         return call()
 
 
-def _quotient(numerator: tf.Tensor, denominator: tf.Tensor, otherwise: tf.Tensor) -> tf.Tensor:
-    """numerator / denominator, or `otherwise` where the denominator is too small to divide by."""
-    small = tf.abs(denominator) < tf.cast(SMALL, denominator.dtype)
+def _quotient(
+    numerator: tf.Tensor, denominator: tf.Tensor, otherwise: tf.Tensor, here: tf.Tensor, there: tf.Tensor
+) -> tf.Tensor:
+    """numerator / denominator, or `otherwise` where the denominator is too small a share of what it is between."""
+    small = tf.abs(denominator) <= SMALL * tf.maximum(tf.abs(here), tf.abs(there))
     return tf.where(small, otherwise, numerator / tf.where(small, tf.ones_like(denominator), denominator))
 
 

@@ -1,4 +1,7 @@
-"""Sums over samples, folded with the rows into chunks; and the noise that samples are drawn from."""
+"""Sums over samples, folded with the rows into chunks; and the noise that samples are drawn from.
+
+Noise is drawn in float32 whatever it is added to, so that a model in float64 is asked the same questions.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -130,8 +133,8 @@ def jitter(x: tf.Tensor, deviation: tf.Tensor, seed: tf.Tensor, sample: tf.Tenso
 
     def one(key: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         # Row by row, while the row is in the cache: a pass over all of them costs as much as drawing.
-        draw = tf.random.stateless_normal(tf.shape(x)[1:], key, dtype=x.dtype, alg="philox")
-        return tf.gather(x, index) + tf.gather(deviation, index) * draw
+        draw = tf.random.stateless_normal(tf.shape(x)[1:], key, alg="philox")
+        return tf.gather(x, index) + tf.gather(deviation, index) * tf.cast(draw, x.dtype)
 
     return _each(one, (fork(seed, sample), row), x)
 
@@ -145,7 +148,7 @@ def uniform(seed: tf.Tensor, sample: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """Uniform noise on [0, 1) in the shape of `like` [N, ...]: row i from seed[i] and sample[i] alone."""
 
     def one(key: tf.Tensor) -> tf.Tensor:
-        return tf.random.stateless_uniform(tf.shape(like)[1:], key, dtype=like.dtype, alg="philox")
+        return tf.cast(tf.random.stateless_uniform(tf.shape(like)[1:], key, alg="philox"), like.dtype)
 
     return _each(one, (fork(seed, sample),), like)
 

@@ -60,7 +60,7 @@ def integrate(problem: Problem, count: int | tf.Tensor, at: At) -> Leaves:
 
 def fixed(rule: str, counts: list[int]) -> Levels:
     """The same nodes for every row, counts[level] of them."""
-    table = np.zeros([len(counts), 2, max(counts)], np.float32)
+    table = np.zeros([len(counts), 2, max(counts)])
     for level, count in enumerate(counts):
         table[level, :, :count] = tabulate(rule, count)
     points = tf.constant(table)
@@ -80,11 +80,12 @@ def adaptive(problem: Problem, counts: list[int], probes: int = PROBES) -> Level
     edges = tf.linspace(0.0, 1.0, probes)
 
     def probe(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
-        value = tf.cast(p.score(line(p.baseline, p.x, tf.gather(edges, sample))), tf.float32)
+        value = p.score(line(p.baseline, p.x, tf.gather(edges, sample)))
         return value[:, tf.newaxis] * tf.one_hot(sample, probes, dtype=value.dtype)
 
-    values = total(problem, probes, tf.zeros([problem.rows, probes]), probe)
-    change = tf.sqrt(tf.abs(values[:, 1:] - values[:, :-1]))
+    like = problem.score(problem.x)[:, tf.newaxis] * tf.zeros([1, probes], problem.x[0].dtype)
+    values = total(problem, probes, like, probe)
+    change = tf.cast(tf.sqrt(tf.abs(values[:, 1:] - values[:, :-1])), tf.float32)
     density = change + 0.1 * tf.reduce_mean(change, -1, keepdims=True) + 1e-20
     share = density / tf.reduce_sum(density, -1, keepdims=True)
     reached = tf.concat([tf.zeros_like(share[:, :1]), tf.cumsum(share, -1)], -1)

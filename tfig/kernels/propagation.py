@@ -209,12 +209,12 @@ class Shares(Book):
 
     def linear(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor, first: bool) -> tf.Tensor:
         """The rule, stage by stage; a scaling just before it belongs to the inputs, its shift to the bias."""
-        y, rule, inputs = call(x), self.rule(layer, first), _wide(x)
+        y, rule, inputs = call(x), self.rule(layer, first), wide(x)
         *before, last = anatomy.stages(layer)
         if id(x) in self.scalings:
             _, source, scale, shift = self.scalings[id(x)]
             shifts = tf.zeros_like(inputs) + shift
-            inputs = _valued(hold(_wide(source)) * scale, _wide(source) - hold(_wide(source)))
+            inputs = _valued(hold(wide(source)) * scale, wide(source) - hold(wide(source)))
             head = (before or [last])[0]
             head = head._replace(bias=head.bias + head.apply(shifts, head.weights))
             before, last = ([head, *before[1:]], last) if before else ([], head)
@@ -246,7 +246,7 @@ class Shares(Book):
 
     def average(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
         """In proportion to what each contributes."""
-        return _valued(call(x), share(_wide(x), Linear(lambda a, _: call(a), None, 0.0), Epsilon()))
+        return _valued(call(x), share(wide(x), Linear(lambda a, _: call(a), None, 0.0), Epsilon()))
 
     def activation(self, function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
         """Passed through."""
@@ -262,9 +262,9 @@ class Shares(Book):
         y = call(*args)
         terms = summands(part, args)
         shares = [
-            hold(over(sign * _wide(one), _wide(y))) * _wide(one - hold(one)) for sign, one in terms if tf.is_tensor(one)
+            hold(over(sign * wide(one), wide(y))) * wide(one - hold(one)) for sign, one in terms if tf.is_tensor(one)
         ]
-        return _valued(y, tf.add_n([tf.zeros_like(_wide(y)) + one for one in shares]))
+        return _valued(y, tf.add_n([tf.zeros_like(wide(y)) + one for one in shares]))
 
 
 def opened(value: tf.Tensor, natural: tf.Tensor) -> tf.Tensor:
@@ -286,7 +286,8 @@ def _valued(y: tf.Tensor, passed: tf.Tensor) -> tf.Tensor:
     return hold(y) + tf.cast(passed - hold(passed), y.dtype)
 
 
-def _wide(x: tf.Tensor) -> tf.Tensor:
+def wide(x: tf.Tensor) -> tf.Tensor:
+    """A tensor, in float32 where it has less."""
     return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
 
 

@@ -31,8 +31,8 @@ def rank(attribution: tf.Tensor, segments: tf.Tensor, least: int) -> tf.Tensor:
         kept = tf.cast(free, flat.dtype)
         sizes = sums(kept)
         means = tf.math.divide_no_nan(sums(flat * kept), sizes)
-        open_ = sizes >= tf.maximum(float(least), 1.0)
-        best = tf.argmax(tf.where(open_, means, float("-inf")), 1, tf.int32)
+        open_ = sizes >= max(least, 1)
+        best = tf.argmax(tf.where(open_, means, tf.constant(float("-inf"), means.dtype)), 1, tf.int32)
         there = tf.reduce_any(open_, 1)
         chosen = best + tf.range(rows) * maps * count
         taken = tf.reduce_any(tf.equal(index, chosen[:, tf.newaxis, tf.newaxis]), 2) & free & there[:, tf.newaxis]

@@ -1,11 +1,15 @@
 """Paths that are no straight line: a walk that the gradient guides, and an image that comes into focus."""
 
+import numpy as np
 import tensorflow as tf
 
 from tfig.kernels.expectation import total
 from tfig.kernels.gradient import value_and_gradient
 from tfig.network import Leaves
 from tfig.problem import Problem, per_row, row_sum
+
+
+INFINITE = np.float64("inf")
 
 
 def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Leaves:
@@ -18,18 +22,20 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
     widths = [tf.reduce_prod(shape[1:]) for shape in shapes]
 
     def flat(leaves: Leaves) -> tf.Tensor:
-        return tf.concat([tf.reshape(leaf, [shape[0], -1]) for leaf, shape in zip(leaves, shapes, strict=True)], 1)
+        # What is chosen hangs on how far the walk has come: a rounding of lengths turns it.
+        parts = [tf.reshape(leaf, [shape[0], -1]) for leaf, shape in zip(leaves, shapes, strict=True)]
+        return tf.cast(tf.concat(parts, 1), tf.float64)
 
     def shaped(vector: tf.Tensor) -> Leaves:
         parts = tf.split(vector, widths, 1) if len(widths) > 1 else [vector]
         return tuple(
-            tf.ensure_shape(tf.reshape(part, shape), leaf.shape)
+            tf.cast(tf.ensure_shape(tf.reshape(part, shape), leaf.shape), leaf.dtype)
             for part, shape, leaf in zip(parts, shapes, problem.x, strict=True)
         )
 
     end, start = flat(problem.x), flat(problem.baseline)
     length = tf.reduce_sum(tf.abs(end - start), 1)
-    near = 1e-6 * tf.maximum(length, 1e-30)
+    near = 1e-9 * length
     place = tf.cast(fraction * tf.cast(tf.shape(end)[1] - 1, tf.float64), tf.int32)
 
     def along(alpha: tf.Tensor) -> tf.Tensor:
@@ -52,12 +58,12 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
             missing = tf.reduce_sum(tf.abs(end - caught), 1) - target
             there = going & (missing <= near)
             open_ = tf.not_equal(high, caught)
-            size = tf.where(open_, tf.abs(gradient), float("inf"))
+            size = tf.where(open_, tf.abs(gradient), INFINITE)
             limit = tf.gather(tf.sort(size, 1), place, axis=1)[:, tf.newaxis]
             # Coordinates at their bound rank last; where even the limit is one of them, all that are open move.
             chosen = open_ & (size <= limit)
             reach = tf.reduce_sum(tf.where(chosen, tf.abs(high - caught), 0.0), 1)
-            gamma = tf.where(reach > 0, missing / tf.where(reach > 0, reach, 1.0), float("inf"))
+            gamma = tf.where(reach > 0, missing / tf.where(reach > 0, reach, 1.0), INFINITE)
             share = gamma[:, tf.newaxis]
             # Exactly at its bound, or it would stay open and count among the smallest gradients.
             reached = tf.where(share < 1, caught + tf.maximum(share, 0.0) * (high - caught), high)

@@ -187,14 +187,14 @@ class ScoreCAM(_Map):
         def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
             inner = p.cut
             one = tf.gather(tf.gather(activation, row), sample, axis=3, batch_dims=1)[..., tf.newaxis]
-            large = tf.image.resize(one, tf.shape(inner.x[0])[1:3])
+            large = tf.cast(tf.image.resize(one, tf.shape(inner.x[0])[1:3]), one.dtype)
             low, high = (end(large, [1, 2], keepdims=True) for end in (tf.reduce_min, tf.reduce_max))
             scaled = tf.math.divide_no_nan(large - low, high - low)
             masked = (inner.x[0] * tf.cast(scaled, inner.x[0].dtype),)
             value = inner.at(p.score, masked, inner.constants)(inner.features(masked, inner.constants))
-            return tf.cast(value, tf.float32)[:, tf.newaxis] * tf.one_hot(sample, channels)
+            return value[:, tf.newaxis] * tf.one_hot(sample, channels, dtype=value.dtype)
 
-        scores = total(problem, channels, tf.zeros([problem.rows, channels]), term)
+        scores = total(problem, channels, tf.zeros([problem.rows, channels], activation.dtype), term)
         weights = tf.nn.softmax(scores)[:, tf.newaxis, tf.newaxis]
         return (tf.nn.relu(_weighed(activation, weights)),), {}
 
@@ -230,4 +230,4 @@ class GuidedGradCAM(Method):
             return source.at(problem.score, points, source.constants)(source.features(points, source.constants))
 
         (guided,) = overridden(score, source.x, "guided", self.name)
-        return (guided * tf.image.resize(weights, tf.shape(guided)[1:3]),), {}
+        return (guided * tf.cast(tf.image.resize(weights, tf.shape(guided)[1:3]), guided.dtype),), {}

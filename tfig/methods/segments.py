@@ -25,6 +25,7 @@ class Segmented(Method):
 
     `segments`: None, each feature of [B, F], and a grid of 8 along each spatial axis; an int, the grid's size; a map
     [H, W] of whole numbers from 0; or a function image [H, W, C] -> map, called outside the program, for each row.
+    Numbers that no position has are passed over: segments are numbered through.
     """
 
     segments: Any = dataclasses.field(default=None, kw_only=True)
@@ -43,7 +44,7 @@ class Segmented(Method):
             raise ValueError(
                 f"segments is an array of {segments.dtype} from {segments.min()}; it must be whole numbers from 0."
             )
-        object.__setattr__(self, "segments", Arrays(segments.astype(np.int32)))
+        object.__setattr__(self, "segments", Arrays(_numbered(segments)))
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -73,7 +74,7 @@ class Segmented(Method):
                     f"segments gave {found.dtype} {list(found.shape[1:])} for a row {list(leaf.shape[1:])}; it must "
                     f"give a map of whole numbers, {list(leaf.shape[1:-1])}."
                 )
-            maps.append((found - found.min()).astype(np.int32))
+            maps.append(np.stack([_numbered(row) for row in found]))
         return maps
 
     def like(self, problem: Problem) -> Leaves:
@@ -86,44 +87,47 @@ class Segmented(Method):
             raise ValueError(
                 "segments by a function are of the image, and layer= explains a layer; pass a grid's size."
             )
-        index, count = [], tf.constant(0)
+        index: list[tf.Tensor] = []
         known: int | None = 0
-        fed = iter(problem.sides)
+        before, fed = tf.zeros([1], tf.int32), iter(problem.sides)
         for leaf in problem.x:
             sides, shape = coalition.positions(leaf), leaf.shape[1:].as_list()
             static = shape if len(leaf.shape) == 2 else shape[:-1]
             if len(sides) == 1 and len(leaf.shape) == 2 and not isinstance(self.segments, Arrays):
-                one, number = tf.range(sides[0])[tf.newaxis], sides[0]
-                size = static[0]
+                one, size = tf.range(sides[0])[tf.newaxis], static[0]
             elif isinstance(self.segments, Arrays):
                 given = self.segments.values
                 if list(given.shape) != static:
                     raise ValueError(f"segments is a map {list(given.shape)}, and the positions are {static}.")
                 one, size = tf.constant(given[np.newaxis]), int(given.max()) + 1
-                number = tf.constant(size)
             elif callable(self.segments):
-                one = next(fed)
-                number, size = tf.reduce_max(one) + 1, None
+                one, size = next(fed), None
             else:
-                one, number, size = _grid(sides, static, GRID if self.segments is None else self.segments)
-            index.append(one + count)
-            count = count + number
+                one, size = _grid(sides, static, GRID if self.segments is None else self.segments)
+            one = one + tf.reshape(before, [-1, *[1] * len(sides)])
+            index.append(one)
+            before = 1 + tf.reduce_max(one, range(1, len(one.shape)))
             known = None if known is None or size is None else known + size
-        return Features(tuple(index), count if known is None else tf.constant(known), known)
+        return Features(tuple(index), tf.reduce_max(before) if known is None else tf.constant(known), known)
 
 
-def _grid(sides: list[tf.Tensor], static: list[int | None], cells: int) -> tuple[tf.Tensor, tf.Tensor, int | None]:
-    """(index, number, number if known) of a grid of `cells` along each axis, at most its positions."""
-    index, number = tf.zeros([1] * (len(sides) + 1), tf.int32), tf.constant(1)
+def _numbered(segments: np.ndarray) -> np.ndarray:
+    """Segments numbered through from 0: numbers that no position has are no segments."""
+    return np.unique(segments, return_inverse=True)[1].reshape(segments.shape).astype(np.int32)
+
+
+def _grid(sides: list[tf.Tensor], static: list[int | None], cells: int) -> tuple[tf.Tensor, int | None]:
+    """(index, number if known) of a grid of `cells` along each axis, at most its positions."""
+    index = tf.zeros([1] * (len(sides) + 1), tf.int32)
     known: int | None = 1
     for axis, side in enumerate(sides):
         along = tf.minimum(cells, side)
         place = tf.range(side) * along // side
         shape = [1, *[1] * axis, -1, *[1] * (len(sides) - axis - 1)]
-        index, number = index * along + tf.reshape(place, shape), number * along
+        index = index * along + tf.reshape(place, shape)
         length = static[axis]
         known = None if known is None or length is None else known * min(cells, length)
-    return index, number, known
+    return index, known
 
 
 def marginal(method: Segmented, problem: Problem, samples: int) -> Leaves:

@@ -1,7 +1,9 @@
 """Methods that share the score out among segments: Shapley values by orders and by regression, QII, LIME."""
 
 import dataclasses
+from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from tfig.kernels import coalition
@@ -52,7 +54,7 @@ class ShapleySampling(Segmented):
 
 def _shared(features: Features, values: tf.Tensor, problem: Problem) -> tuple[Leaves, Trace]:
     """Values [B, M] spread evenly over their positions, and themselves."""
-    maps = features.spread(tf.math.divide_no_nan(values, features.sizes()), problem.x)
+    maps = features.spread(tf.math.divide_no_nan(values, tf.cast(features.sizes(), values.dtype)), problem.x)
     return maps, {"values": values} if features.known is not None else {}
 
 
@@ -82,11 +84,18 @@ class KernelSHAP(Segmented):
         super().__post_init__()
         whole("samples", self.samples, 2)
 
+    def sides(self, x: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The maps of each row; there must be coalitions enough for their segments."""
+        maps = super().sides(x)
+        if maps:
+            coalition.told_apart(self.samples, int(sum(one.reshape(len(one), -1).max(1) + 1 for one in maps).max()))
+        return maps
+
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The fit."""
         features = self.features(problem)
         if features.known == 1:
-            whole_ = tf.cast(problem.score(problem.x) - problem.score(problem.baseline), tf.float32)
+            whole_ = problem.score(problem.x) - problem.score(problem.baseline)
             return _shared(features, whole_[:, tf.newaxis], problem)
         number, draw = coalition.shapley_kernel(features, self.samples)
         return _shared(features, coalition.regressed(problem, features, number, draw, 1e-6, True), problem)
@@ -128,10 +137,11 @@ class LIME(Segmented):
         """The fit."""
         features = self.features(problem)
 
-        def draw(seed: tf.Tensor, sample: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def draw(seed: tf.Tensor, sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             keys = uniform(seed, sample, tf.zeros([tf.shape(sample)[0], features.count]))
-            present = tf.cast((keys < 0.5) | (sample == 0)[:, tf.newaxis], tf.float32)  # x itself is one of them
-            distance = 1 - tf.sqrt(tf.reduce_mean(present, 1))
+            whole_ = (sample == 0)[:, tf.newaxis]  # x itself is one of them
+            present = tf.cast(((keys < 0.5) | whole_) & features.has(row), tf.float32)
+            distance = 1 - tf.sqrt(tf.reduce_sum(present, 1) / tf.cast(features.own(row), tf.float32))
             return present, tf.exp(-tf.square(distance / self.kernel_width))
 
         values = coalition.regressed(problem, features, self.samples, draw, max(self.alpha, 1e-6), False)
