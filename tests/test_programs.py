@@ -131,7 +131,8 @@ def test_one_tf_function_one_matplotlib_no_private_keras():
 
 ORDER = [
     ("version",),
-    ("slices", "picture", "rules"),
+    ("fingerprint",),
+    ("slices", "picture", "rules", "layout"),
     ("network", "baselines", "anatomy"),
     ("ending",),
     ("score",),
@@ -140,6 +141,7 @@ ORDER = [
     ("methods",),
     ("program", "explanation"),
     ("view", "arguments", "catalogue"),
+    ("survey",),
     ("api",),
     ("comparison",),
     ("metrics",),

@@ -54,4 +54,5 @@ from tfig.methods import SquareGrad as SquareGrad
 from tfig.methods import VarGrad as VarGrad
 from tfig.score import Contrast as Contrast
 from tfig.serving import export as export
+from tfig.survey import forget as forget
 from tfig.version import VERSION as __version__

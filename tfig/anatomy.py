@@ -22,6 +22,7 @@ AVERAGES = (
     L.GlobalAveragePooling1D, L.GlobalAveragePooling2D, L.GlobalAveragePooling3D,
 )  # fmt: skip
 AFFINE = (L.BatchNormalization, L.Normalization, L.Rescaling)
+AFFINE_OPS = {"Negative"}
 ACTIVATIONS = tuple(
     getattr(L, name) for name in ("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax") if hasattr(L, name)
 )
@@ -47,14 +48,23 @@ SUM_OPS = {"Add", "Subtract"}
 ROUTING_OPS = {
     "Reshape", "Transpose", "Squeeze", "ExpandDims", "Concatenate", "Stack", "GetItem", "Pad", "Repeat", "Tile", "Flip",
     "Cast", "Max", "Maximum", "Minimum", "Moveaxis", "Swapaxes", "Ravel", "Split", "Identity", "BroadcastTo", "Roll",
-    "MaxPool", "StopGradient", "Negative",
+    "MaxPool",
 }  # fmt: skip
 
 # Graph operations that may stand between layers: they move values and change nothing.
 ROUTING_TYPES = {
     "Identity", "IdentityN", "Cast", "Reshape", "Squeeze", "ExpandDims", "Transpose", "ConcatV2", "Pack", "Unpack",
     "Split", "SplitV", "StridedSlice", "Slice", "Pad", "PadV2", "MirrorPad", "GatherV2", "GatherNd", "Tile",
-    "EnsureShape", "BroadcastTo", "StopGradient", "ReverseV2", "Shape", "ZerosLike", "OnesLike", "Rank", "Size",
+    "EnsureShape", "BroadcastTo", "ReverseV2", "Shape", "ZerosLike", "OnesLike", "Rank", "Size",
+}  # fmt: skip
+
+# What a function of each element alone is made of.
+ELEMENTWISE = {
+    "Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "DivNoNan", "Maximum", "Minimum", "Pow", "SquaredDifference", "Relu",
+    "Relu6", "Elu", "Selu", "LeakyRelu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Erf", "Erfc", "Exp", "Expm1", "Log",
+    "Log1p", "Sqrt", "Rsqrt", "Square", "Neg", "Abs", "Sign", "Reciprocal", "Inv", "Sin", "Cos", "Atan", "Floor", "Round",
+    "ClipByValue", "SelectV2", "Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual", "LogicalAnd",
+    "LogicalOr", "LogicalNot", "Identity", "Cast", "StopGradient", "ZerosLike", "OnesLike", "Shape", "BroadcastTo", "Fill",
 }  # fmt: skip
 
 
@@ -77,7 +87,7 @@ def kind(part: Any) -> str | None:
     named = type(part).__name__
     return (
         "activation" if named in ACTIVATION_OPS else "sum" if named in SUM_OPS else "routing" if named in ROUTING_OPS
-        else None
+        else "affine" if named in AFFINE_OPS else None
     )  # fmt: skip
 
 
@@ -138,7 +148,9 @@ def _channels(layer: Any, bias: Any) -> Any:
 
 
 def affine(layer: Any, rank: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """(scale, offset) of layers that scale each channel at inference, shaped to be broadcast to inputs of `rank`."""
+    """(scale, offset) of what scales each channel at inference, shaped to be broadcast to inputs of `rank`."""
+    if not isinstance(layer, keras.Layer):  # a negation
+        return tf.constant(-1.0), tf.constant(0.0)
     dtype = "float64" if layer.compute_dtype == "float64" else "float32"
     if isinstance(layer, L.Rescaling):
         return tf.cast(layer.scale, dtype), tf.cast(layer.offset, dtype)

@@ -68,7 +68,8 @@ def explain(
         ValueError: what was given does not fit the model or the method; the message says what does.
 
     Warns of what the explanation's `notes` say. Compiled programs are kept while the model lives; a change of its
-    weights' identity, activations, flags or numbers, or of what a callable reads from outside, compiles a new one.
+    weights' identity, activations or flags, or of what its layers' calls or a callable read (numbers, words, arrays,
+    containers and objects of them), compiles a new one. What changes out of sight needs `tfig.forget`.
 
     >>> e = tfig.explain(model, x, "igos", target=3, output="probabilities", baseline="blur")
     >>> e.heatmap().shape

@@ -11,6 +11,9 @@ import numpy as np
 
 from tfig.layout import moved
 
+ROUNDING = 1e-5
+"""A share of the score that float32 may lose on the way through a network."""
+
 Nest = Any
 """An array, or the list, tuple or dict of arrays that a model of several inputs takes."""
 
@@ -96,13 +99,16 @@ class Explanation:
             notes.append(f"{(~self.trace['converged']).sum()} of {rows} rows are above the tolerance")
         elif self.convergence_delta is not None and self.baseline_score is not None:
             difference = np.abs(self.score - self.baseline_score)
-            off = np.abs(self.convergence_delta) > np.maximum(0.1 * difference, 0.01 * np.abs(self.score))
+            # Below this both scores, and so their difference, are rounding.
+            floor = ROUNDING * np.maximum(np.abs(self.score), np.abs(self.baseline_score))
+            off = np.abs(self.convergence_delta) > np.maximum(0.1 * difference, floor)
             if off.any():
-                way = "samples" if "samples" in self.parameters else "steps"
+                ways = [way for way in ("samples", "steps") if way in self.parameters]
                 more = ", or use rule='adaptive' or tolerance=" if "tolerance" in self.parameters else ""
-                notes.append(
-                    f"the sum misses more than a tenth of F(x) - F(x') in {off.sum()} of {rows} rows: raise {way}{more}"
-                )
+                advice = f": raise {ways[0]}{more}" if ways else ""
+                notes.append(f"the sum misses more than a tenth of F(x) - F(x') in {off.sum()} of {rows} rows{advice}")
+        if "drawn" in self.trace:
+            notes.append("the model draws at random when it is called (a Dropout that is on?): this explains one draw")
         if "moved" in self.trace and not self.trace["moved"].all():
             notes.append(f"{(~self.trace['moved']).sum()} of {rows} masks do not change the score")
         if self.attributions is not None and "moved" not in self.trace:

@@ -162,6 +162,7 @@ class Method(abc.ABC):
         needs_layer: whether it is defined only at a layer.
         picks_layer: whether, given none, it takes the last feature map with spatial axes.
         of_input: whether, posed at a layer, it attributes to the input all the same.
+        slope: whether attributions are slopes, per unit of x, rather than shares of the score.
         default_baseline: name of its default baseline, "dataset" where references must be given; None where it has
             no baseline.
         needs: what it asks of the caller beyond a model and x, in words.
@@ -178,6 +179,7 @@ class Method(abc.ABC):
     needs_layer: ClassVar[bool] = False
     picks_layer: ClassVar[bool] = False
     of_input: ClassVar[bool] = False
+    slope: ClassVar[bool] = False
     default_baseline: ClassVar[str | None] = None
     needs: ClassVar[str] = ""
     principles: ClassVar[str | None] = None

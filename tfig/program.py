@@ -1,9 +1,9 @@
 """The unit of compilation and of export: tensors -> a dict of batch-major tensors; the only tf.function and cache."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
-import inspect
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfig import slices
 from tfig.baselines import AtLayer, Baseline, Boundary, Dataset, Noise
+from tfig.fingerprint import surroundings
 from tfig.kernels import boundary
 from tfig.kernels.expectation import fork, normal, over_references, total, uniform
 from tfig.network import Cut, Leaves, Network
@@ -21,6 +22,9 @@ from tfig.score import NOT_FINITE, OK, TARGET_OUT_OF_RANGE, Quantity, Score, mar
 
 GRADIENT_SCALE = 2.0**8
 """What gradients are multiplied by inside a float16 model, whose smallest number is 6e-8 and largest 65504."""
+
+RANDOM = ("Random", "StatelessRandom", "Multinomial", "Truncated", "ParameterizedTruncated")
+"""How the names of operations begin that draw."""
 
 KEPT = 32
 """Programs kept for each model; the least recently used is dropped first."""
@@ -103,7 +107,9 @@ class _Build:
         fed = network.inner(fed)
         finite = tf.reduce_all(tf.stack([_finite(leaf) for leaf in points] or [tf.ones_like(seed, tf.bool)]), 0)
         points = tuple(tf.where(per_row(finite, leaf) > 0, leaf, 0) for leaf in points)
+        begin = len(tf.compat.v1.get_default_graph().get_operations())
         values, end = self.question.quantity.read(network(network.merge(points, constants)))
+        made = tf.compat.v1.get_default_graph().get_operations()[begin:]
         valid = tf.ones_like(finite)
         if self.question.quantity.function is None:
             self.units = values.shape[-1]
@@ -117,6 +123,8 @@ class _Build:
         problem, crossing = self.pose(plain, points, seeds, chunk, fed)
         problem = problem.replace(sides=sides)
         attributions, trace = method.attribute(problem)
+        if any(op.type.startswith(RANDOM) for op in made):
+            trace = {**trace, "drawn": tf.ones_like(finite)}
         ok = finite & valid
         explained = ok
         if crossing is not None:
@@ -259,28 +267,14 @@ def traced(body: Callable[..., Any], signature: Sequence[Any]) -> Any:
         return tf.function(body, input_signature=signature, autograph=False).get_concrete_function()
 
 
-def surroundings(function: Any) -> tuple:
-    """What a Python function reads from outside, as far as it is numbers, words or containers of them.
-
-    A trace holds these as they were; when one has changed, the question is a new one.
-    """
-    try:
-        read = inspect.getclosurevars(inspect.unwrap(getattr(function, "__func__", function)))
-    except (TypeError, ValueError):  # not a Python function
-        return ()
-    plain = (bool, int, float, str, tuple, list, dict, set)
-    return tuple(
-        (name, repr(value)) for name, value in {**read.globals, **read.nonlocals}.items() if type(value) in plain
-    )
-
-
 _programs: weakref.WeakKeyDictionary[Any, collections.OrderedDict[tuple, Program]] = weakref.WeakKeyDictionary()
 
 
 def program(model: Any, structure: Any, question: Question) -> Program:
     """The compiled program of a question to a model, from the cache if it has been asked before.
 
-    The cache dies with the model. A change of the model's variables, activations or trainable flags is a new question.
+    The cache dies with the model. A change of the model's variables, activations or flags, or of what the calls of its
+    layers read (`tfig.fingerprint`), is a new question.
     """
     network = Network(model, structure)
     key = (
@@ -302,3 +296,9 @@ def program(model: Any, structure: Any, question: Question) -> Program:
         while len(known) > KEPT:
             known.popitem(last=False)
         return known[key]
+
+
+def drop(model: Any) -> None:
+    """Forget the programs of a model."""
+    with slices.LOCK, contextlib.suppress(TypeError):
+        _programs.pop(getattr(model, "__self__", model), None)

@@ -26,11 +26,13 @@ class Linear(NamedTuple):
         apply: (inputs, weights) -> outputs, without bias.
         weights: None for maps that have none (averages).
         bias: broadcastable to the outputs; 0 where there is none.
+        scale: what the inputs were multiplied by just before, broadcastable to them.
     """
 
     apply: Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
     weights: tf.Tensor | None
     bias: tf.Tensor | float
+    scale: tf.Tensor | float = 1.0
 
 
 class Share(NamedTuple):
@@ -184,7 +186,7 @@ class ZBox(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class WSquare(Rule):
-    """w_ij**2 / sum{ w_ij**2 : i }: by the weights alone.
+    """w_ij**2 / sum{ w_ij**2 : i }: by the weights alone, those of a scaling folded into them.
 
     Source: Montavon et al., 2017.
     """
@@ -192,8 +194,8 @@ class WSquare(Rule):
     def shares(self, x: tf.Tensor, linear: Linear) -> list[Share]:
         """One, of ones."""
         squares = None if linear.weights is None else tf.square(linear.weights)
-        ones = tf.ones_like(x)
-        return [Share(ones, squares, over(1.0, linear.apply(ones, squares), 0.0))]
+        scales = tf.ones_like(x) * tf.square(linear.scale)
+        return [Share(scales, squares, over(1.0, linear.apply(scales, squares), 0.0))]
 
 
 @dataclasses.dataclass(frozen=True)

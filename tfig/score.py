@@ -142,6 +142,10 @@ class Score:
             return self
         return dataclasses.replace(self, quantity=dataclasses.replace(self.quantity, output="logits"))
 
+    def unscaled(self) -> "Score":
+        """The score with its gradients as they are."""
+        return dataclasses.replace(self, scale=1.0)
+
     def given(self, context: Leaves) -> "Score":
         """The score of the same rows with another context."""
         return dataclasses.replace(self, context=context)
@@ -177,6 +181,15 @@ class Margin:
         own = tf.one_hot(self.label, tf.shape(values)[-1], on_value=True, off_value=False)
         others = tf.where(own, tf.constant(-np.inf, values.dtype), values)
         return _pick(values, self.label) - tf.reduce_max(others, -1)
+
+    @property
+    def scale(self) -> float:
+        """As the score's."""
+        return self.score.scale
+
+    def unscaled(self) -> "Margin":
+        """The margin with its gradients as they are."""
+        return dataclasses.replace(self, score=self.score.unscaled())
 
     def given(self, context: Leaves) -> "Margin":
         """The margin of the same rows with another context."""

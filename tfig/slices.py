@@ -14,6 +14,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfig import fingerprint
+
 LOCK = threading.RLock()
 """Held while layers are intercepted: two traces never see each other's replacements."""
 
@@ -240,7 +242,7 @@ def find(model: Any, layer: str | keras.Layer) -> keras.Layer:
 
 
 def state(model: Any) -> tuple:
-    """What a trace of `model` depends on and a user may change: variables, activations, trainable flags."""
+    """What a trace of `model` depends on and a user may change: variables, activations, flags, and what calls read."""
     if not isinstance(model, keras.Layer):
         return ()
     flags = [(id(getattr(layer, "activation", None)), _settings(layer)) for layer in [model, *layers(model)]]
@@ -248,6 +250,16 @@ def state(model: Any) -> tuple:
 
 
 def _settings(layer: keras.Layer) -> tuple:
-    """A layer's numbers, flags and words, trainable and whatever a subclass's call may read."""
-    found = ((name, value) for name, value in vars(layer).items() if type(value) in (bool, int, float, str))
-    return (layer.trainable, *((name, value) for name, value in found if name[0] != "_" and name != "built"))
+    """A layer's numbers, flags and words; of a class of the user's, whatever its call reads, by value."""
+    found = {name: value for name, value in vars(layer).items() if type(value) in (bool, int, float, str)}
+    found = {name: value for name, value in found.items() if name[0] != "_" and name != "built"}
+    settings: tuple = (layer.trainable, *found.items())
+    call = type(layer).call
+    if not type(layer).__module__.startswith("keras."):
+        read = fingerprint.read_by(call, layer)
+        given = {name: value for name, value in read.items() if name not in found}
+        settings += (fingerprint.of(given), fingerprint.surroundings(call))
+    elif isinstance(layer, keras.layers.Lambda):
+        settings += (fingerprint.of([layer.function, layer.arguments]),)
+    return settings
+

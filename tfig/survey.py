@@ -1,5 +1,6 @@
 """What one look at a traced model shows: its layers in their order, its last feature map, where channels are."""
 
+import contextlib
 import dataclasses
 import functools
 import operator
@@ -11,8 +12,9 @@ import keras
 import tensorflow as tf
 
 from tfig import layout, slices
+from tfig.fingerprint import surroundings
 from tfig.network import Leaf, Network
-from tfig.program import Question, surroundings, traced
+from tfig.program import Question, drop, traced
 from tfig.score import Quantity, apply
 
 WHOLE = Quantity()
@@ -188,6 +190,20 @@ def oriented(model: Any, structure: Any) -> Any:
         for leaf, axis in zip(leaves, survey(model, structure).channels, strict=True)
     ]
     return tf.nest.pack_sequence_as(structure, found)
+
+
+def forget(model: Any) -> None:
+    """Drop what was compiled for a model, or a callable: the next question is traced anew.
+
+    Needed only where a call reads what cannot be seen from outside: an object changed in place that is no number, word,
+    array or container of them, a file, a global of another module.
+
+    >>> model.lookup.refresh()
+    >>> tfig.forget(model)
+    """
+    drop(model)
+    with contextlib.suppress(TypeError):
+        _surveys.pop(getattr(model, "__self__", model), None)
 
 
 _surveys: weakref.WeakKeyDictionary[Any, dict[tuple, Survey]] = weakref.WeakKeyDictionary()

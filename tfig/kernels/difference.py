@@ -138,11 +138,18 @@ class Differences(Book):
             for one in carriers
         ])  # fmt: skip
 
-    def routing(self, part: Any, call: Callable[[], Any]) -> Any:
-        """What moves values moves differences; what chooses among them does not."""
+    def routing(self, part: Any, call: Callable[..., Any], args: tuple, sees: Callable[[Any], bool]) -> Any:
+        """What moves values moves differences; what chooses among them does not; what is held has none."""
         if type(part).__name__ in ("Maximum", "Minimum", "Max", "MaxPool"):
             raise NoRule(f"{part.name!r} ({type(part).__name__})")
-        return call()
+
+        def carried(one: Any) -> Any:
+            if not tf.is_tensor(one) or sees(one) or not one.dtype.is_floating or one.shape.rank in (None, 0):
+                return one
+            states, carriers = self._split(one)
+            return self._joined(states, [tf.zeros_like(carrier) for carrier in carriers])
+
+        return call(*tf.nest.map_structure(carried, args))
 
 
 def _quotient(

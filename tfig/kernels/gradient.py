@@ -20,7 +20,17 @@ def value_and_gradient(score: Callable[[Leaves], tf.Tensor], x: Leaves) -> tuple
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         value = score(x)
-    return value, connected(tape.gradient(value, x), x)
+    gradients = connected(tape.gradient(value, x), x)
+    if getattr(score, "scale", 1) == 1:
+        return value, gradients
+    # What keeps small gradients of a float16 model from vanishing makes large ones overflow.
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+
+    def again() -> Leaves:
+        unscaled = value_and_gradient(score.unscaled(), x)[1]  # type: ignore[attr-defined]
+        return tuple(tf.where(tf.math.is_finite(g), g, u) for g, u in zip(gradients, unscaled, strict=True))
+
+    return value, tf.cond(finite, lambda: gradients, again)
 
 
 def connected(gradients: Sequence[tf.Tensor | None], x: Leaves) -> Leaves:

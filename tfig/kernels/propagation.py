@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfig import anatomy, ending
 from tfig.kernels.gradient import connected
 from tfig.network import Leaves
-from tfig.problem import Problem
+from tfig.problem import Problem, per_row
 from tfig.rules import Epsilon, Linear, Rule, over, share
 from tfig.score import Score
 from tfig.slices import linear_part
@@ -56,9 +57,9 @@ class Book(abc.ABC):
     def sum(self, part: Any, call: Callable[..., Any], args: tuple, sees: Callable[[Any], bool]) -> tf.Tensor:
         """A sum, difference or mean of tensors; `sees` tells those that depend on the points."""
 
-    def routing(self, part: Any, call: Callable[[], Any]) -> Any:
-        """What only moves values."""
-        return call()
+    def routing(self, part: Any, call: Callable[..., Any], args: tuple, sees: Callable[[Any], bool]) -> Any:
+        """What only moves values; `sees` tells tensors that depend on the points."""
+        return call(*args)
 
 
 class Reader:
@@ -94,12 +95,19 @@ class Reader:
 
     def _called(self, what: str | None, part: Any, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
         book, x = self.book, args[0] if args else None
+
+        def sees(one: Any) -> bool:
+            return tf.is_tensor(one) and self.sees([one])
+
         if what == "routing":
-            return book.routing(part, lambda: call(*args, **kwargs))
+            return book.routing(part, lambda *given: call(*given, **kwargs), args, sees)
         if what == "sum":
-            return book.sum(part, call, args, lambda one: tf.is_tensor(one) and self.sees([one]))
+            terms = summands(part, args)
+            if len(terms) == 2 and tf.is_tensor(terms[0][1]) and _nothing(terms[1][1]):
+                return terms[0][1]
+            return book.sum(part, call, args, sees)
         if what == "activation":
-            return book.activation(lambda z: call(z, *args[1:], **kwargs), x)
+            return self._activated(part, lambda z: call(z, *args[1:], **kwargs), x)
         if what != "linear":
             return getattr(book, str(what))(part, lambda z: call(z, **kwargs), x)
         kept: list[Any] = []
@@ -110,7 +118,18 @@ class Reader:
             return value
 
         z = book.linear(part, before, x, not self.sees_weights(x))
-        return z if kept[0] is None else book.activation(kept[0], z)
+        return z if kept[0] is None else self._activated(part, kept[0], z)
+
+    def _activated(self, part: Any, function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
+        graph = tf.compat.v1.get_default_graph()
+        begin = len(graph.get_operations())
+        function(x)
+        made = [op for op in graph.get_operations()[begin:] if behind([*op.inputs], lambda one: one is x)]
+        mixing = [op.type for op in made if op.type not in anatomy.ELEMENTWISE]
+        if mixing not in ([], ["Softmax"], ["Reshape", "Softmax", "Reshape"]):
+            named = getattr(getattr(part, "activation", None), "__name__", type(part).__name__)
+            raise NoRule(f"{part.name!r}, whose activation {named!r} is not element by element ({mixing[0]})")
+        return self.book.activation(function, x)
 
     def sees(self, tensors: list[tf.Tensor]) -> bool:
         """Whether any of the tensors depends on the points."""
@@ -151,6 +170,12 @@ class Reader:
                     f"{self.book.name} has no rule for {operation.type} ({operation.name!r}), which the model computes "
                     f"outside any layer; write it as a Keras layer (keras.layers.Add, Activation, ...), {advice}"
                 )
+
+
+def _nothing(value: Any) -> bool:
+    """Whether a summand is known to be zero."""
+    known = tf.get_static_value(value) if tf.is_tensor(value) else value
+    return known is not None and not np.any(known)
 
 
 def behind(tensors: list[tf.Tensor], wanted: Callable[[tf.Tensor], bool]) -> bool:
@@ -216,7 +241,7 @@ class Shares(Book):
             shifts = tf.zeros_like(inputs) + shift
             inputs = _valued(hold(wide(source)) * scale, wide(source) - hold(wide(source)))
             head = (before or [last])[0]
-            head = head._replace(bias=head.bias + head.apply(shifts, head.weights))
+            head = head._replace(bias=head.bias + head.apply(shifts, head.weights), scale=scale)
             before, last = ([head, *before[1:]], last) if before else ([], head)
         for part in before:
             inputs = _valued(part.apply(inputs, part.weights) + part.bias, share(inputs, part, rule))
@@ -230,7 +255,7 @@ class Shares(Book):
         scale, shift = anatomy.affine(layer, len(x.shape))
         if id(x) in self.linears:
             _, maker, inputs, part, rule = self.linears[id(x)]
-            if not anatomy.per_channel(maker, scale, len(x.shape)):
+            if isinstance(layer, keras.Layer) and not anatomy.per_channel(maker, scale, len(x.shape)):
                 raise ValueError(
                     f"{self.name} folds {layer.name!r} into {maker.name!r} before it, and it scales another axis "
                     "than its channels; explain a layer behind it (layer=), or use a gradient or path method."
@@ -256,6 +281,15 @@ class Shares(Book):
     def maximum(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
         """The winner takes all."""
         return call(x)
+
+    def routing(self, part: Any, call: Callable[..., Any], args: tuple, sees: Callable[[Any], bool]) -> Any:
+        """What only moves values; a scaling just before it is moved along, to what it may fold into."""
+        moved = call(*args)
+        if len(args) == 1 and id(args[0]) in self.scalings and tf.is_tensor(moved) and moved is not args[0]:
+            _, source, scale, shift = self.scalings[id(args[0])]
+            ones = tf.ones_like(source)
+            self.scalings[id(moved)] = moved, call(source), call(ones * scale), call(ones * shift)
+        return moved
 
     def sum(self, part: Any, call: Callable[..., Any], args: tuple, sees: Callable[[Any], bool]) -> tf.Tensor:
         """In proportion to the summands."""
@@ -302,7 +336,7 @@ def relevance(problem: Problem, rule: Callable[[keras.Layer, bool], Rule], name:
     score, points = problem.score, problem.x
     if not isinstance(score, Score):
         raise ValueError(f"{name} explains a score of a model, and this is none.")
-    # float16 would lose the relevance of single pixels: the rules are linear in it.
+    # float16 would lose the relevance of single pixels, and overflow by that of large scores: rules are linear in it.
     scale = score.scale
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(points)
@@ -311,5 +345,10 @@ def relevance(problem: Problem, rule: Callable[[keras.Layer, bool], Rule], name:
     held = [hold(value) for value in tf.nest.flatten(nest)]
     slopes = gradients(score, tf.nest.pack_sequence_as(nest, held))
     begun = [start(value, slope) for value, slope in zip(held, slopes, strict=True)]
-    found = tape.gradient(values, points, output_gradients=begun)
-    return tuple(leaf / scale for leaf in connected(found, points))
+    if scale == 1:
+        return connected(tape.gradient(values, points, output_gradients=begun), points)
+    largest = [tf.reduce_max(tf.abs(one), range(1, len(one.shape))) for one in begun]
+    unit = tf.add_n([tf.cast(one, tf.float32) for one in largest])
+    unit = tf.where(unit > 0, unit, 1)
+    found = tape.gradient(values, points, output_gradients=[one / per_row(unit, one) for one in begun])
+    return tuple(per_row(unit, leaf) * leaf / scale for leaf in connected(found, points))

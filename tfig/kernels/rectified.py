@@ -15,7 +15,10 @@ RECTIFIERS = ("Relu", "Relu6", "LeakyRelu", "Elu", "Selu")
 
 
 def _guided(op: tf.Operation, above: tf.Tensor) -> tf.Tensor:
-    return tf.where((above > 0) & (op.outputs[0] > 0), above, tf.zeros_like(above))
+    open_ = op.outputs[0] > 0
+    if op.type == "Relu6":  # saturated, it lets nothing through
+        open_ &= op.outputs[0] < 6
+    return tf.where((above > 0) & open_, above, tf.zeros_like(above))
 
 
 def _deconv(op: tf.Operation, above: tf.Tensor) -> tf.Tensor:

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from tfig import anatomy
@@ -76,24 +77,33 @@ class CAM(_Map):
         """The map."""
         activation = _activation(problem)
         score = problem.score.logits if isinstance(problem.score, Score) else problem.score
-        after: list[str] = []
+        after: list[Any] = []
 
         def record(part: Any, call: Any, *args: Any, **kwargs: Any) -> Any:
             output = call(*args, **kwargs)
             inputs = [one for one in tf.nest.flatten((args, kwargs)) if tf.is_tensor(one)]
             if behind(inputs, lambda one: one is activation) and anatomy.kind(part) != "routing":
-                after.append(type(part).__name__)
+                after.append(part)
             return output
 
         with problem.rerule(record):
             _, gradients = value_and_gradient(score, problem.x)
-        pooled = [name for name in after if name not in ("Softmax", "Activation")]
-        if len(pooled) != 2 or not pooled[0].startswith("GlobalAveragePooling") or pooled[1] != "Dense":
+        kinds = [type(part).__name__ for part in after]
+        linear = [*after[:2], *(part for part in after[2:] if not _opened(part))]
+        if len(linear) != 2 or not kinds[0].startswith("GlobalAveragePooling") or kinds[1] != "Dense" or not (
+            _opened(after[1])
+        ):
             raise ValueError(
-                f"CAM is defined where global average pooling and one dense layer follow, and here follow {after}; "
-                "use tfig.GradCAM."
+                f"CAM is defined where global average pooling and one dense layer follow, and here follow {kinds}; "
+                "pass the layer just before the pooling, or use tfig.GradCAM."
             )
         return (_weighed(activation, tf.reduce_sum(gradients[0], _over_positions(activation), keepdims=True)),), {}
+
+
+def _opened(part: Any) -> bool:
+    """Whether a layer adds nothing to the logits but a softmax or sigmoid, which is opened."""
+    ends = (keras.activations.linear, keras.activations.softmax, keras.activations.sigmoid)
+    return isinstance(part, keras.layers.Softmax) or getattr(part, "activation", None) in ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +223,7 @@ class GuidedGradCAM(Method):
     needs_layer = True
     picks_layer = True
     of_input = True
+    slope = True
     needs = "a model with ReLUs; a layer with spatial axes (default: the last)"
 
     def like(self, problem: Problem) -> Leaves:

@@ -17,6 +17,7 @@ class Gradient(Method):
     """
 
     name = "gradient"
+    slope = True
     reference = "Simonyan, Vedaldi & Zisserman, Deep Inside Convolutional Networks, 2013, arXiv:1312.6034"
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:

@@ -254,6 +254,7 @@ class GuidedBackprop(Method):
     """
 
     name = "guided_backprop"
+    slope = True
     reference = "Springenberg et al., Striving for Simplicity: The All Convolutional Net, 2014, arXiv:1412.6806"
     needs = "a model with ReLUs"
 
@@ -274,6 +275,7 @@ class Deconvnet(Method):
     """
 
     name = "deconvnet"
+    slope = True
     reference = "Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2013, arXiv:1311.2901"
     needs = "a model with ReLUs"
 

@@ -56,6 +56,11 @@ class _Noisy(Method):
         return self.inner.picks_layer
 
     @property
+    def slope(self) -> bool:  # type: ignore[override]
+        """As the inner method."""
+        return self.inner.slope
+
+    @property
     def of_input(self) -> bool:  # type: ignore[override]
         """As the inner method."""
         return self.inner.of_input

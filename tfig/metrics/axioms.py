@@ -134,7 +134,7 @@ def input_invariance(e: Explanation, *, shift: float = 1.0, model: Any = None) -
         model: as in `tfig.metrics.max_sensitivity`.
 
     Returns:
-        [B]; undivided where phi(x) is zero.
+        [B]; NaN where phi(x) is zero everywhere.
 
     Raises:
         ValueError: the model is none of Keras' with declared inputs, or the explanation is at a layer chosen by name.
@@ -169,4 +169,4 @@ def input_invariance(e: Explanation, *, shift: float = 1.0, model: Any = None) -
     there = probe.flat(probe.parts(probe.quietly(other, moved)))
     here = probe.flat(probe.parts(e))
     size = np.linalg.norm(here, axis=1)
-    return np.linalg.norm(there - here, axis=1) / np.where(size > 0, size, 1)
+    return np.where(size > 0, np.linalg.norm(there - here, axis=1) / np.where(size > 0, size, 1), np.nan)

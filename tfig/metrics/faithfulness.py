@@ -23,21 +23,26 @@ class _Perturbed(probe.Probe):
     samples: int
     noise: float
     widest: int
+    slopes: bool
 
     stochastic: ClassVar[bool] = True
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
-        """I . phi, and F(x) - F(x - I), for every I, [B, samples]."""
+        """I . phi, F(x) - F(x - I), and whether I moves anything, for every I, [B, samples]."""
         clean, count = problem.score(problem.x), len(problem.x)
 
         def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             change = self.perturbation(p, sample, p.sides[count:])
-            products = tuple(tf.cast(i, tf.float32) * phi for i, phi in zip(change, p.sides[:count], strict=True))
+            ways = change
+            if not self.slopes:  # the share of the way to the baseline that each entry goes
+                ways = tuple(tf.math.divide_no_nan(i, x - b) for i, x, b in zip(change, p.x, p.baseline, strict=True))
+            products = tuple(tf.cast(i, phi.dtype) * phi for i, phi in zip(ways, p.sides[:count], strict=True))
             moved = tuple(x - i for x, i in zip(p.x, change, strict=True))
-            return row_sum(products), tf.gather(clean, row) - p.score(moved)
+            size = row_sum(tuple(map(tf.abs, change)))
+            return row_sum(products), tf.gather(clean, row) - p.score(moved), size
 
-        dots, falls = each(problem, self.samples, (tf.zeros([problem.rows]), clean), term)
-        return (), {"dots": dots, "falls": falls}
+        like = (tf.zeros([problem.rows]), clean, clean)
+        return (), dict(zip(("dots", "falls", "sizes"), each(problem, self.samples, like, term), strict=True))
 
     def perturbation(self, p: Problem, sample: tf.Tensor, given: Leaves) -> Leaves:
         """I for each leaf."""
@@ -74,8 +79,12 @@ class _Perturbed(probe.Probe):
 def infidelity(
     e: Explanation, *, perturbation: Any = "gaussian", samples: int = 1000, noise: float = 0.2, widest: int = 10,
     normalize: bool = False, baseline: Any = None, output: str | None = None, seed: Any = 0, model: Any = None,
+    multiply_by_inputs: bool | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """mean{ (I . phi - (F(x) - F(x - I)))**2 : I }: how well phi, taken as a slope, foretells what perturbations do.
+    """mean{ (I . phi - (F(x) - F(x - I)))**2 : I }: how well phi foretells what perturbations do.
+
+    Maps that hold differences already (integrated gradients, Shapley values) are multiplied by I / (x - x'), as Captum
+    does for what it calls multiplied by inputs; entries where x = x' count nothing. Which a map is its method declares.
 
     Args:
         perturbation: of x by I: "gaussian"; "square", patches set to the baseline; or arrays I [S, B, ...] in the
@@ -87,10 +96,11 @@ def infidelity(
         baseline: of the squares; by default the explanation's own, else zeros.
         output, model: as in `deletion`.
         seed: of the perturbations, as in `tfig.explain`.
+        multiply_by_inputs: whether phi holds differences, rather than slopes; None: as its method declares.
 
     Returns:
-        [B]; NaN where noise that is a share of a constant row moved nothing. Maps with one value a position are
-        shared among its channels.
+        [B]; NaN where nothing was moved, as by noise that is a share of a constant row. Maps with one value a position
+        are shared among its channels.
 
     Raises:
         ValueError: squares without spatial axes, arrays of another shape.
@@ -115,8 +125,9 @@ def infidelity(
     whole("samples", samples, 1)
     whole("widest", widest, 1)
     at_least("noise", noise, 0)
+    slope = probe.is_slope(e) if multiply_by_inputs is None else not multiply_by_inputs
     found = probe.measure(
-        e, _Perturbed(kind, samples, noise, widest), fed, model=model, output=output, seed=seed,
+        e, _Perturbed(kind, samples, noise, widest, slope), fed, model=model, output=output, seed=seed,
         baseline=probe.OWN if baseline is None else baseline,
     )  # fmt: skip
     dots, falls = found["dots"].astype(np.float64), found["falls"].astype(np.float64)
@@ -125,7 +136,7 @@ def infidelity(
         dots = (
             dots * np.where(squares > 0, (dots * falls).mean(1) / np.where(squares > 0, squares, 1), 1)[:, np.newaxis]
         )
-    moved = (found["dots"] != 0).any(1) | (found["falls"] != 0).any(1) | (kind != "gaussian")
+    moved = (found["sizes"] > 0).any(1)
     return np.where(moved, ((dots - falls) ** 2).mean(1), np.nan)
 
 

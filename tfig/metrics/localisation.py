@@ -95,9 +95,9 @@ def relevance_rank(e: Explanation, mask: Any) -> np.ndarray:
         mask: as in `pointing_game`.
 
     Returns:
-        [B].
+        [B]; NaN where all are alike, and none is highest.
     """
     values, inside = _located(e, mask)
     size = inside.sum(1)
     first = probe.order(values) < size[:, np.newaxis]
-    return (first & inside).sum(1) / size
+    return np.where(np.ptp(values, 1) > 0, (first & inside).sum(1) / size, np.nan)

@@ -253,6 +253,12 @@ def _method(e: Explanation) -> Method | None:
     return _built({"method": e.method, **e.parameters}) if e.method in REGISTRY else None
 
 
+def is_slope(e: Explanation) -> bool:
+    """Whether attributions are slopes, per unit of x, rather than shares of the score; unknown methods' are."""
+    method = _method(e) if e.explainer is None else e.explainer.method
+    return method is None or method.slope
+
+
 def _built(parameters: Mapping[str, Any]) -> Method:
     values = {name: _built(value) if isinstance(value, Mapping) and "method" in value else value
               for name, value in parameters.items() if name != "method"}  # fmt: skip

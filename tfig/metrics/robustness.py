@@ -66,8 +66,8 @@ def _changes(
 
 
 def _share(changes: np.ndarray, size: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """changes / size; NaN where nothing was moved, as in a constant row."""
-    return np.where((distances > 0).all(0), changes / np.where(size > 0, size, 1), np.nan)
+    """changes / size; NaN where nothing was moved, as in a constant row, and where there is no map to change."""
+    return np.where((distances > 0).all(0) & (size > 0), changes / np.where(size > 0, size, 1), np.nan)
 
 
 @metric(better="lower", range="0 to infinity", cost=COST, reference=YEH)
@@ -88,7 +88,7 @@ def max_sensitivity(
         model: for explanations that were loaded or served: the model, or a `tfig.Explainer`.
 
     Returns:
-        [B]; undivided where phi(x) is zero, NaN where x is constant and so was not moved.
+        [B]; NaN where phi(x) is zero everywhere, and where x is constant and so was not moved.
     """
     changes, distances, size = _changes(e, radius, samples, perturbation, seed, model)
     return _share(changes.max(0), size, distances)
@@ -131,5 +131,6 @@ def local_lipschitz(
     Returns:
         [B].
     """
-    changes, distances, _ = _changes(e, radius, samples, perturbation, seed, model)
-    return _share((changes / np.where(distances > 0, distances, 1)).max(0), np.ones(len(e)), distances)
+    changes, distances, size = _changes(e, radius, samples, perturbation, seed, model)
+    steepest = (changes / np.where(distances > 0, distances, 1)).max(0)
+    return _share(steepest, np.where(size > 0, 1.0, 0.0), distances)
