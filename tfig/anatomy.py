@@ -6,6 +6,7 @@ Everything that is not listed here has no rule, and saying so is better than a p
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers as L
 from keras import ops
@@ -38,6 +39,12 @@ ROUTING = (
     L.ActivityRegularization, L.Concatenate, L.Identity, L.Maximum, L.Minimum,
 )  # fmt: skip
 """Layers that only move, repeat or choose values: the plain gradient is their rule."""
+
+STRETCHING = (
+    (L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D),
+    (L.Cropping1D, L.Cropping2D, L.Cropping3D),
+    (L.UpSampling1D, L.UpSampling2D, L.UpSampling3D),
+)
 
 # Operations of functional models that are not layers, by the names of their classes.
 ACTIVATION_OPS = {
@@ -165,6 +172,26 @@ def affine(layer: Any, rank: int) -> tuple[tf.Tensor, tf.Tensor]:
     shape = [1] * rank
     shape[layer.axis] = -1
     return tf.reshape(scale, shape), tf.reshape(offset, shape)
+
+
+def factor(part: Any, args: tuple) -> Any:
+    """What an operation multiplies its one tensor with, where that is known beforehand; else None."""
+    named = type(part).__name__
+    if isinstance(part, keras.Layer) or named not in ("Multiply", "TrueDivide", "Divide") or len(args) != 2:
+        return None
+    known = [tf.get_static_value(one) if tf.is_tensor(one) else one for one in args]
+    if known[1] is not None and tf.is_tensor(args[0]):
+        return known[1] if named == "Multiply" else 1 / np.asarray(known[1])
+    return known[0] if named == "Multiply" else None
+
+
+def leaves_all(part: Any) -> bool:
+    """Whether a padding, cropping or enlarging layer pads, crops and enlarges by nothing."""
+    ways = {"padding": 0, "cropping": 0, "size": 1}
+    return any(
+        isinstance(part, kinds) and np.all(np.asarray(getattr(part, way)) == nothing)
+        for kinds, (way, nothing) in zip(STRETCHING, ways.items(), strict=True)
+    )
 
 
 def per_channel(layer: keras.Layer, scale: tf.Tensor, rank: int) -> bool:

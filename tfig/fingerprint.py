@@ -1,6 +1,5 @@
 """What a trace reads of Python, by value: what has changed since is another question."""
 
-import dis
 import hashlib
 import inspect
 import types
@@ -69,8 +68,8 @@ def _lives(value: Any) -> bool:
 
 
 def read_by(method: Callable[..., Any], owner: Any) -> dict[str, Any]:
-    """The attributes of `owner` that one of its methods names, and those it calls name; not those that they set."""
-    own, seen, found, written = vars(owner), set(), {}, set()
+    """The attributes of `owner` that one of its methods names, and those it calls name, whatever they are called."""
+    own, seen, found = vars(owner), set(), {}
     waiting = [getattr(method, "__code__", None)]
     while waiting:
         code = waiting.pop()
@@ -78,13 +77,12 @@ def read_by(method: Callable[..., Any], owner: Any) -> dict[str, Any]:
             continue
         seen.add(code)
         waiting += [one for one in code.co_consts if isinstance(one, types.CodeType)]
-        written |= {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_ATTR"}
         for name in code.co_names:
             if name in own:
                 found[name] = own[name]
             else:
                 waiting += _codes(inspect.getattr_static(type(owner), name, None))
-    return {name: value for name, value in found.items() if name not in written}
+    return found
 
 
 def _codes(attribute: Any) -> Iterator[types.CodeType]:

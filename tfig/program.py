@@ -277,25 +277,24 @@ def program(model: Any, structure: Any, question: Question) -> Program:
     layers read (`tfig.fingerprint`), is a new question.
     """
     network = Network(model, structure)
-    key = (
-        *question.key,
-        tuple(network.leaves),
-        str(tf.nest.map_structure(lambda leaf: leaf.name, structure)),
-        slices.state(model),
-        surroundings(model),
-    )
+    named = str(tf.nest.map_structure(lambda leaf: leaf.name, structure))
+
+    def key() -> tuple:
+        which = getattr(model, "__func__", None)
+        return *question.key, tuple(network.leaves), named, slices.state(model), surroundings(model), which
+
     with slices.LOCK:
         try:
             known = _programs.setdefault(getattr(model, "__self__", model), collections.OrderedDict())
         except TypeError:  # neither hashable nor weakly referable
             return Program(network, question)
-        key = (*key, getattr(model, "__func__", None))
-        if key not in known:
-            known[key] = Program(network, question)
-        known.move_to_end(key)
+        found = known.get(key()) or Program(network, question)
+        # What the trace itself has changed, a counter of calls, is no change of the question.
+        known[key()] = found
+        known.move_to_end(key())
         while len(known) > KEPT:
             known.popitem(last=False)
-        return known[key]
+        return found
 
 
 def drop(model: Any) -> None:

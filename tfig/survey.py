@@ -52,13 +52,17 @@ def survey(model: Any, structure: Any, quantity: Quantity = WHOLE) -> Survey:
     """
     flat = tf.nest.map_structure(lambda leaf: dataclasses.replace(leaf, channels=-1), structure)
     network = Network(model, flat)
-    key = (tuple(network.leaves), slices.state(model), surroundings(model), *Question.read_by(quantity))
+
+    def key() -> tuple:
+        return tuple(network.leaves), slices.state(model), surroundings(model), *Question.read_by(quantity)
+
     try:
         known = _surveys.setdefault(getattr(model, "__self__", model), {})
     except TypeError:  # neither hashable nor weakly referable
         known = {}
-    if key in known and all(one() is not None for one in known[key].called):
-        return known[key]
+    before = known.get(key())
+    if before is not None and all(one() is not None for one in before.called):
+        return before
     found: list[Survey] = []
 
     def trace(*x):
@@ -77,7 +81,7 @@ def survey(model: Any, structure: Any, quantity: Quantity = WHOLE) -> Survey:
         return outputs
 
     traced(trace, [leaf.spec for leaf in network.leaves])
-    known[key] = found[0]
+    known[key()] = found[0]
     return found[0]
 
 

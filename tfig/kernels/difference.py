@@ -62,10 +62,9 @@ class Differences(Book):
             carriers = self._weighted(carriers, part.apply, part.weights)
         return self._joined(call(states), carriers)
 
-    def affine(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
+    def affine(self, part: Any, call: Callable[..., Any], x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
         """The scale, without the shift."""
         states, carriers = self._split(x)
-        scale, _ = anatomy.affine(layer, len(x.shape))
         carriers = [wide(one) for one in carriers]
         return self._joined(call(states), self._weighted(carriers, lambda a, w: a * w, scale))
 
@@ -193,17 +192,24 @@ def contributions(problem: Problem, cancel: bool, name: str) -> Leaves:
     differences = [x - b for x, b in zip(problem.x, problem.baseline, strict=True)]
     carriers = [[tf.maximum(d, 0.0), tf.minimum(d, 0.0)] if cancel else [tf.identity(d)] for d in differences]
     several = score.take(tf.tile(tf.range(problem.rows), [book.blocks]))
-    scale = score.scale  # float16 would lose the multipliers of single pixels: they are linear in it
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(carriers)
-        points = tuple(
-            tf.concat([hold(x), hold(b), *parts], 0)
-            for x, b, parts in zip(problem.x, problem.baseline, carriers, strict=True)
-        )
-        values = read(problem, several, points, book)
-        chosen = scale * several.choose(several.summary(values))
-        carried = tf.add_n(tf.split(chosen, book.blocks)[2:])
     flat = tf.nest.flatten(carriers)
-    multipliers = connected(tape.gradient(carried, flat), flat)
-    products = iter([m * one / scale for m, one in zip(multipliers, flat, strict=True)])
+
+    def multipliers(scale: float) -> Leaves:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(carriers)
+            points = tuple(
+                tf.concat([hold(x), hold(b), *parts], 0)
+                for x, b, parts in zip(problem.x, problem.baseline, carriers, strict=True)
+            )
+            values = read(problem, several, points, book)
+            chosen = scale * several.choose(several.summary(values))
+            carried = tf.add_n(tf.split(chosen, book.blocks)[2:])
+        return tuple(m / scale for m in connected(tape.gradient(carried, flat), flat))
+
+    # float16 would lose the multipliers of single pixels, or, where these are large, overflow: they are linear in it.
+    found = multipliers(score.scale)
+    if score.scale != 1:
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(one)) for one in found])
+        found = tf.cond(finite, lambda: found, lambda: multipliers(1.0))
+    products = iter([m * one for m, one in zip(found, flat, strict=True)])
     return tuple(tf.add_n([next(products) for _ in parts]) for parts in carriers)

@@ -38,8 +38,8 @@ class Book(abc.ABC):
         """A layer with weights, without its activation; `first`: no other stands before it."""
 
     @abc.abstractmethod
-    def affine(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
-        """A layer that scales and shifts each channel."""
+    def affine(self, part: Any, call: Callable[..., Any], x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+        """What scales and shifts each channel."""
 
     @abc.abstractmethod
     def average(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
@@ -80,6 +80,8 @@ class Reader:
         begin = len(graph.get_operations())
         inputs = [leaf for leaf in tf.nest.flatten((args, kwargs)) if tf.is_tensor(leaf)]
         what = anatomy.kind(part)
+        if what is None and anatomy.factor(part, args) is not None:
+            what = "affine"
         try:
             if what is None and self.sees(inputs):
                 raise NoRule(f"{part.name!r} ({type(part).__name__})")
@@ -99,6 +101,16 @@ class Reader:
         def sees(one: Any) -> bool:
             return tf.is_tensor(one) and self.sees([one])
 
+        if what == "affine":
+            factor = anatomy.factor(part, args)
+            if factor is None:
+                scale, shift = anatomy.affine(part, len(x.shape))
+                return book.affine(part, lambda z: call(z, *args[1:], **kwargs), x, scale, shift)
+            x = args[0] if tf.is_tensor(args[0]) else args[1]
+            given = tf.constant(factor, wide(x).dtype)
+            return book.affine(part, lambda z: z * tf.cast(given, z.dtype), x, given, tf.zeros([], given.dtype))
+        if what == "routing" and anatomy.leaves_all(part):
+            return x
         if what == "routing":
             return book.routing(part, lambda *given: call(*given, **kwargs), args, sees)
         if what == "sum":
@@ -249,24 +261,24 @@ class Shares(Book):
         self.linears[id(z)] = z, layer, inputs, last, rule
         return z
 
-    def affine(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
+    def affine(self, part: Any, call: Callable[..., Any], x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
         """Folded into the linear layer just before it, or into one just behind; alone, relevance passes through it."""
-        y = call(x)
-        scale, shift = anatomy.affine(layer, len(x.shape))
+        y, layer = call(x), part
         if id(x) in self.linears:
-            _, maker, inputs, part, rule = self.linears[id(x)]
+            _, maker, inputs, own, rule = self.linears[id(x)]
             if isinstance(layer, keras.Layer) and not anatomy.per_channel(maker, scale, len(x.shape)):
                 raise ValueError(
                     f"{self.name} folds {layer.name!r} into {maker.name!r} before it, and it scales another axis "
                     "than its channels; explain a layer behind it (layer=), or use a gradient or path method."
                 )
-            weights = part.weights * anatomy.outwards(maker, scale)
-            folded = Linear(part.apply, weights, part.bias * scale + shift)
+            weights = own.weights * anatomy.outwards(maker, scale)
+            folded = Linear(own.apply, weights, own.bias * scale + shift, own.scale)
             z = _valued(y, share(inputs, folded, rule))
             self.linears[id(z)] = z, maker, inputs, folded, rule
             return z
         z = _valued(y, x - hold(x))
-        self.scalings[id(z)] = z, x, scale, shift
+        _, source, before, moved = self.scalings.get(id(x), (x, x, tf.ones_like(scale), tf.zeros_like(shift)))
+        self.scalings[id(z)] = z, source, before * scale, moved * scale + shift
         return z
 
     def average(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
