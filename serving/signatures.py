@@ -231,11 +231,10 @@ class Served:
         axes = whose if self.posed.layer is None else [self.posed.channels] * len(maps)
         for end, leaf, axis in zip(ends, maps, axes, strict=True):
             named[protocol.of(protocol.ATTRIBUTIONS, end)] = leaf
-            leaf = moved(leaf, axis)
-            image = self._image(end, leaves)
+            image, last = self._image(end, leaves), moved(leaf, axis)
             if image is None or len(leaf.shape) != 4:
                 continue
-            shown = picture.heatmap(leaf, None if leaf.shape[1:3] == image.shape[1:3] else tf.shape(image)[1:3])
+            shown = picture.heatmap(last, None if last.shape[1:3] == image.shape[1:3] else tf.shape(image)[1:3])
             named[protocol.of(protocol.HEATMAP, end)] = shown
             named[protocol.overlay(end)] = tf.io.encode_png(picture.paint(shown, image, 0.6, top))
         return {name: tf.identity(value) for name, value in named.items()}

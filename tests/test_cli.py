@@ -152,7 +152,7 @@ def test_export_inspect_serve_and_query(capsys):
         (["export", "model.keras", "m", "--explain", "igoss"], "did you mean 'igos'"),
         (["export", "model.keras", "m", "--explain", "igos", "--explain", "gradient"], "two explanations are named"),
         (["export", "model.keras", "m", "--explain", "conductance"], "pass layer="),
-        (["serve", "nowhere"], "no such directory"),
+        (["serve", "nowhere", "--port", "0"], "no such directory"),
         (["serve", "exported", "--port", "0"], "pass the folder around it"),
         (["inspect", "nowhere"], "no SavedModel"),
     ],

@@ -319,3 +319,72 @@ def test_xrai_against_the_literal_ranking():
         tfig.explain(polynomial, ROWS, tfig.XRAI(segments=fine))
     with pytest.raises(ValueError, match="pass a map"):
         tfig.XRAI(segments=np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize("given", [(200, 0.25, 0.02), (50, 0.1, 0.2), (30, 0.5, 0.3)])
+def test_guided_ig_of_a_network_is_the_literal_walk(given):
+    """Coordinates that have arrived must not count among the smallest gradients, nor lengths be rounded."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([
+        keras.Input((8, 8, 2)), L.Conv2D(6, 3, activation="relu"), L.MaxPooling2D(), L.Flatten(),
+        L.Dense(4, activation="softmax"),
+    ])  # fmt: skip
+    x = np.random.default_rng(0).uniform(size=(1, 8, 8, 2)).astype("float32")
+
+    def gradient(point):
+        at = tf.constant(point.reshape(1, 8, 8, 2), tf.float32)
+        with tf.GradientTape() as tape:
+            tape.watch(at)
+            score = model(at)[:, 1]
+        return tape.gradient(score, at).numpy().astype("float64").ravel()
+
+    e = tfig.explain(model, x, tfig.GuidedIG(*given), target=1)
+    expected = literal.guided_ig(gradient, x.ravel().astype("float64"), np.zeros(128), *given)
+    assert error(e.attributions.ravel(), expected) <= 1e-5
+    larger = keras.Sequential([keras.Input((8, 8, 2)), L.Rescaling(2.0**-10), model])
+    scaled = tfig.explain(larger, x * 2**10, tfig.GuidedIG(*given), target=1)
+    assert error(scaled.attributions, e.attributions) <= 1e-6
+
+
+def tiles(cells):
+    return np.add.outer(np.arange(8) * cells // 8 * cells, np.arange(8) * cells // 8)
+
+
+@pytest.mark.parametrize("method", ["lime", "kernel_shap", "shapley_sampling", "feature_ablation"])
+def test_segments_of_a_row_are_its_own(method):
+    """Neither a neighbour's number of segments nor numbers that no position has change a row's values."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((8, 8, 1)), L.Conv2D(4, 3, activation="relu"), L.Flatten(), L.Dense(3)])
+    x = np.random.default_rng(0).uniform(size=(3, 8, 8, 1)).astype("float32")
+    x[1] += 2
+
+    def ask(segments, rows):
+        samples = {} if method == "feature_ablation" else {"samples": 120}
+        kind = REGISTRY[method](segments=segments, **samples)
+        return tfig.explain(model, rows, kind, target=1)
+
+    def several(image):
+        return tiles(2) if image.mean() < 1.5 else tiles(5)
+
+    together, alone = ask(several, x), ask(several, x[:1])
+    assert error(together.attributions[0], alone.attributions[0]) <= 1e-5
+    assert error(ask(tiles(2) * 10 + 1, x).attributions, ask(tiles(2), x).attributions) <= 1e-6
+    assert error(ask(lambda image: tiles(2) * 3 + 2, x).attributions, ask(tiles(2), x).attributions) <= 1e-5
+
+
+def test_kernel_shap_is_exact_over_few_segments_of_a_function():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((8, 8, 1)), L.Conv2D(4, 3, activation="tanh"), L.Flatten(), L.Dense(3)])
+    x = np.random.default_rng(0).uniform(size=(2, 8, 8, 1)).astype("float32")
+    e = tfig.explain(model, x, tfig.KernelSHAP(samples=40, segments=lambda image: tiles(2) + 3), target=1)
+    for row in range(2):
+
+        def value(present, row=row):
+            kept = np.isin(tiles(2), [np.unique(tiles(2))[i] for i in present])[..., None]
+            return float(model(x[row : row + 1] * kept).numpy()[0, 1])
+
+        expected = literal.shapley(value, 4)
+        found = [e.attributions[row, ..., 0][tiles(2) == number].sum() for number in np.unique(tiles(2))]
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    with pytest.raises(ValueError, match="raise it to 100 or more"):
+        tfig.explain(model, x, tfig.KernelSHAP(samples=60, segments=lambda image: tiles(5)))

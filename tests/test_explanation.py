@@ -1,6 +1,7 @@
 """The answer: saved, cut, drawn, streamed."""
 
 import re
+import warnings
 
 import keras
 import numpy as np
@@ -178,3 +179,34 @@ def test_plot_of_volumes(tmp_path):
     for arguments in ({}, {"layer": "conv"}):
         tfig.explain(model, x, **arguments).plot(tmp_path / "volume.png")
     tfig.explain(model, x, tfig.IGOS(4, 2, 2)).plot(tmp_path / "volume.png")
+
+
+def test_notes_do_not_depend_on_a_constant():
+    """A sum that misses half of a difference says so, beside whatever bias."""
+    x = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")
+    said = []
+    for bias in (0.0, 100.0, 1000.0):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(20, activation="relu"), keras.layers.Dense(2)])
+        model.layers[-1].bias.assign([bias, bias])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            said.append(tfig.explain(model, x, tfig.IntegratedGradients(2), baseline=-2.0, target=1).notes)
+    assert said[0] and "misses more than a tenth" in said[0][0] and said[0] == said[1] == said[2]
+
+
+def test_a_model_that_draws_at_random_is_noted():
+    class Drawing(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.drop, self.dense = keras.layers.Dropout(0.5), keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(self.drop(x, training=True))
+
+    model, x = Drawing(), np.ones((2, 6), "float32")
+    model(x)
+    with pytest.warns(UserWarning, match="explains one draw"):
+        tfig.explain(model, x, "gradient")
+    quiet = keras.Sequential([keras.Input((6,)), keras.layers.Dropout(0.5), keras.layers.Dense(2)])
+    assert tfig.explain(quiet, x, "gradient").notes == []

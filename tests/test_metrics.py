@@ -151,7 +151,7 @@ def test_sensitivity_n_against_the_literal_twin():
     for row in range(3):
         for column, size in enumerate((3, 20)):
             numbers = tf.range(column * 15, column * 15 + 15)
-            places = coalition.shuffled(tf.tile([[7, 0]], [15, 1]), numbers, tf.constant(42)).numpy()
+            places = coalition.ordered(tf.tile([[7, 0]], [15, 1]), numbers, tf.constant(42)).numpy()
             subsets = [np.flatnonzero(place < size) for place in places]
             assert all(len(subset) == size for subset in subsets) and len({tuple(s) for s in subsets}) > 10
             expected = literal.subset_correlation(
@@ -651,3 +651,28 @@ def test_one_trace_for_a_metric():
         if rows == 5:
             traced = len(calls)
     assert len(calls) == traced
+
+
+def test_infidelity_of_a_linear_model_is_zero_for_slopes_and_for_differences():
+    """As Captum's, which divides perturbations by x - x' for maps that are multiplied by inputs."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(6, 2)).astype("float32")
+    x = rng.uniform(0.5, 1.5, (3, 6)).astype("float32")
+    model = lambda v: tf.matmul(v, weights) + 1  # noqa: E731
+    for method in ("gradient", "smoothgrad", "integrated_gradients", "gradient_x_input", "kernel_shap", "occlusion"):
+        e = tfig.explain(model, x, method, target=1)
+        assert metrics.infidelity(e, samples=50).max() <= 1e-5, method
+    e = tfig.explain(model, x, "integrated_gradients", target=1)
+    as_slope = metrics.infidelity(e, samples=4000, noise=0.2, multiply_by_inputs=False)
+    deviation = 0.2 * np.ptp(x, axis=1, keepdims=True)
+    expected = (((x - 1) * weights[:, 1] * deviation) ** 2).sum(1)
+    np.testing.assert_allclose(as_slope, expected, rtol=0.15)
+
+
+def test_a_map_of_zeros_is_no_stable_map():
+    model, x = small()
+    e = tfig.explain(model, x, "gradient", target=lambda y: y[:, 0] * 0 + 1)
+    assert "the map is zero everywhere in 3 of 3 rows" in e.notes
+    for metric in (metrics.max_sensitivity, metrics.avg_sensitivity, metrics.local_lipschitz, metrics.input_invariance):
+        assert np.isnan(metric(e)).all()
+    assert np.isnan(metrics.relevance_rank(e, np.ones(x.shape[1:3]))).all()

@@ -353,3 +353,66 @@ def test_what_a_subclass_reads_from_itself_is_part_of_the_question():
     once = tfig.explain(model, zoo.table(), target=0).score
     model.factor = 3.0
     np.testing.assert_allclose(tfig.explain(model, zoo.table(), target=0).score, 3 * once, rtol=1e-5)
+
+
+class Reading(keras.Model):
+    """A call that reads numbers of every kind of place."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.table, self.gain = L.Dense(3), {"gain": 1.0}, np.ones(3, "float32")
+        self._private, self._settings, self.calls = 1.0, Settings(), 0
+
+    def call(self, x):
+        self.calls += 1
+        return self._scaled(self.dense(x))
+
+    def _scaled(self, y):
+        return y * self.table["gain"] * self.gain * self._private * self._settings.gain
+
+
+class Settings:
+    gain = 1.0
+
+    def __init__(self):
+        self.gain = 1.0
+
+
+CHANGES = {
+    "a dict": lambda model: model.table.update({"gain": 2.0}),
+    "an array in place": lambda model: model.gain.__setitem__(slice(None), 2.0),
+    "a private number": lambda model: setattr(model, "_private", 2.0),
+    "an object's number": lambda model: setattr(model._settings, "gain", 2.0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_what_a_call_reads_is_a_new_question(change):
+    model, x = Reading(), zoo.table()
+    model(x)
+    before = tfig.explain(model, x, "gradient", target=1).attributions
+    calls = model.calls
+    tfig.explain(model, x, "gradient", target=1)
+    assert model.calls == calls  # what the call itself changes is none
+    CHANGES[change](model)
+    np.testing.assert_allclose(tfig.explain(model, x, "gradient", target=1).attributions, 2 * before, rtol=1e-5)
+
+
+def test_what_cannot_be_seen_is_forgotten_on_request():
+    class Place:
+        __slots__ = ("value",)
+
+    hidden = Place()
+    hidden.value = 1.0
+
+    def model(x):
+        return x * hidden.value
+
+    x = zoo.table()
+    before = tfig.explain(model, x, "gradient", target=1).attributions
+    np.testing.assert_array_equal(tfig.explain(model, x, "gradient", target=1).attributions, before)
+    hidden.value = 3.0
+    np.testing.assert_array_equal(tfig.explain(model, x, "gradient", target=1).attributions, before)
+    tfig.forget(model)
+    np.testing.assert_allclose(tfig.explain(model, x, "gradient", target=1).attributions, 3 * before)
+    tfig.forget(zoo.build("regression"))

@@ -494,3 +494,141 @@ def test_rules_take_whole_numbers_and_refuse_what_makes_no_sense():
     for make in (lambda: rules.ZBox(1, 0), lambda: tfig.DeepTaylor(1.0, 0.0)):
         with pytest.raises(ValueError, match="low must be below high"):
             make()
+
+
+def ending(h, seed=0):
+    """A normalisation and a head with weights that depend on nothing else."""
+    return L.Dense(3, name="head", kernel_initializer=keras.initializers.GlorotUniform(seed))(L.Flatten()(h))
+
+
+CHAIN = {
+    "negation": lambda z: keras.ops.negative(-z),
+    "padding": L.ZeroPadding2D(0),
+    "factor": lambda z: z * 1.0,
+    "quotient": lambda z: z / 1.0,
+    "sum": lambda z: z + 0.0,
+}
+
+
+@pytest.mark.parametrize("rules", ["epsilon", "epsilon_gamma_box", "alpha2_beta1_flat", rules.WSquare()])
+def test_scalings_fold_through_what_changes_nothing(rules):
+    """A Rescaling folds into the convolution behind it, a normalisation into the one before it, whatever is between."""
+    glorot = keras.initializers.GlorotUniform
+    x = np.random.default_rng(0).uniform(size=(2, 7, 7, 3)).astype("float32")
+
+    def build(first=None, second=None):
+        inputs = keras.Input((7, 7, 3))
+        h = CHAIN.get(first, lambda z: z)(L.Rescaling(2.0, offset=-1.0)(inputs))
+        h = CHAIN.get(second, lambda z: z)(L.Conv2D(4, 3, kernel_initializer=glorot(1), bias_initializer=glorot(4))(h))
+        norm = L.BatchNormalization(
+            moving_mean_initializer=keras.initializers.RandomUniform(0, 1, 2),
+            moving_variance_initializer=keras.initializers.RandomUniform(0.5, 1.5, 3),
+        )
+        return keras.Model(inputs, ending(L.ReLU()(norm(h))))
+
+    expected = tfig.explain(build(), x, tfig.LRP(rules), target=1).attributions
+    for name in CHAIN:
+        for places in ((name, None), (None, name)):
+            found = tfig.explain(build(*places), x, tfig.LRP(rules), target=1).attributions
+            assert error(found, expected) <= 1e-5, (name, places)
+
+
+def test_relevance_passes_through_a_negation():
+    """-x hands on what it is given: of a linear model LRP-0 is the gradient times the input."""
+    x = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, L.Dense(2, use_bias=False)(-L.Dense(4, use_bias=False)(inputs)))
+    e = tfig.explain(model, x, tfig.LRP(rules.Epsilon(0)), target=1)
+    assert error(e.attributions, tfig.explain(model, x, "gradient_x_input", target=1).attributions) <= 1e-4
+    for cancel in ("rescale", "reveal_cancel"):
+        h = L.Dense(6, activation="relu")(keras.ops.negative(L.Dense(6, activation="relu")(inputs)))
+        deep = keras.Model(inputs, L.Dense(2)(h))
+        assert np.abs(tfig.explain(deep, x, tfig.DeepLIFT(cancel), target=1).convergence_delta).max() <= 1e-5
+
+
+def test_w_square_is_of_the_folded_weights():
+    """Behind a normalisation of the inputs w is w times its scale."""
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(2, 4)).astype("float32"), rng.normal(size=(4, 3)).astype("float32")
+    norm = L.Normalization(mean=[0.0] * 4, variance=[0.01, 1.0, 4.0, 100.0])
+    model = keras.Sequential([keras.Input((4,)), norm, L.Dense(3, use_bias=False)])
+    model.layers[-1].set_weights([kernel])
+    e = tfig.explain(model, x, tfig.LRP(rules.WSquare(), start="one"), target=2)
+    squares = (kernel[:, 2] / np.sqrt([0.01, 1.0, 4.0, 100.0])) ** 2
+    np.testing.assert_allclose(e.attributions, np.tile(squares / squares.sum(), (2, 1)), rtol=1e-5)
+
+
+def test_what_would_lose_relevance_in_silence_is_refused():
+    x = np.random.default_rng(0).normal(size=(2, 6)).astype("float32")
+    inputs = keras.Input((6,))
+    held = keras.Model(inputs, L.Dense(2)(keras.ops.stop_gradient(L.Dense(4)(inputs))))
+    with pytest.raises(ValueError, match="no rule for"):
+        tfig.explain(held, x, "lrp")
+
+    def centred(z):
+        return z - tf.reduce_mean(z, -1, keepdims=True)
+
+    for activation, said in ((centred, "'centred' is not element by element"), ("log_softmax", "LogSoftmax")):
+        for layers in ([L.Dense(4), L.Activation(activation)], [L.Dense(4, activation=activation)]):
+            model = keras.Sequential([keras.Input((6,)), *layers, L.Dense(2)])
+            for method in ("lrp", "deeplift"):
+                with pytest.raises(ValueError, match=said):
+                    tfig.explain(model, x, method)
+    own = keras.Sequential([keras.Input((6,)), L.Dense(4, activation=lambda z: z * tf.sigmoid(1.7 * z)), L.Dense(2)])
+    assert np.abs(tfig.explain(own, x, "deeplift").convergence_delta).max() <= 1e-5
+
+
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+def test_deeplift_beside_a_branch_that_is_held(rule):
+    """What is joined but not explained has no difference to carry."""
+    keras.utils.set_random_seed(3)
+    a, b = keras.Input((5,), name="a"), keras.Input((3,), name="b", dtype="int32")
+    h = L.Concatenate()([L.Dense(4, activation="relu")(a), keras.ops.cast(b, "float32")])
+    h = L.MaxPooling1D(2)(L.Reshape((7, 1))(h)) if rule == "rescale" else L.Dense(6, activation="tanh")(h)
+    h = L.Flatten()(h)
+    model = keras.Model([a, b], L.Dense(2)(L.Dense(6, activation="tanh")(h)))
+    rng = np.random.default_rng(0)
+    x = [rng.normal(size=(4, 5)).astype("float32"), rng.integers(-5, 1, (4, 3))]
+    e = tfig.explain(model, x, tfig.DeepLIFT(rule), target=0)
+    assert np.abs(e.convergence_delta).max() <= 1e-5 and np.abs(e.score - e.baseline_score).max() > 1e-3
+
+
+def test_rules_do_not_depend_on_the_unit_of_the_input():
+    """Without biases a network of ReLUs scales along, and so must its maps, down to inputs of 1e-6."""
+    keras.utils.set_random_seed(0)
+    layers = [L.Dense(8, activation="relu", use_bias=False) for _ in range(2)]
+    model = keras.Sequential([keras.Input((6,)), *layers, L.Dense(3, use_bias=False)])
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+    methods = [tfig.LRP(name) for name in ("epsilon", "alpha2_beta1", "epsilon_gamma_box")]
+    for method in (
+        *methods,
+        tfig.LRP(rules.Gamma()),
+        tfig.DeepTaylor(),
+        tfig.DeepLIFT(),
+        tfig.DeepLIFT("reveal_cancel"),
+    ):
+        large, small = (tfig.explain(model, rows, method, target=1).attributions for rows in (x, x * 2.0**-20))
+        assert error(small * 2.0**20, large) <= 5e-4
+
+
+def test_a_saturated_relu6_passes_nothing_back():
+    x = np.array([[1.0, 2.0]], "float32")
+    model = keras.Sequential([keras.Input((2,)), L.Dense(2, activation="relu6"), L.Dense(1)])
+    model.set_weights([np.array([[10, 1], [0, 1]]), np.zeros(2), np.ones((2, 1)), np.zeros(1)])
+    np.testing.assert_allclose(tfig.explain(model, x, "guided_backprop").attributions, [[1, 1]])
+
+
+def test_float16_neither_vanishes_nor_overflows():
+    """Slopes of 300 fit into half precision; 2**8 times them do not."""
+    policy = {"dtype": "mixed_float16"}
+    layers = [L.Dense(8, activation="relu", **policy), L.Dense(3, **policy), L.Activation("linear", dtype="float32")]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    wide = keras.Sequential([keras.Input((6,)), L.Dense(8, activation="relu"), L.Dense(3)])
+    for network in (model, wide):
+        keras.utils.set_random_seed(0)
+        rng = np.random.default_rng(0)
+        network.set_weights([rng.normal(size=(6, 8)), np.zeros(8), rng.normal(size=(8, 3)) * 600, np.zeros(3)])
+    x = np.random.default_rng(1).normal(size=(3, 6)).astype("float32")
+    for method in ("gradient", "integrated_gradients", "smoothgrad", "lrp", "deeplift"):
+        half, whole = (tfig.explain(network, x, method, target=1).attributions for network in (model, wide))
+        assert np.isfinite(half).all() and error(half, whole) <= 0.05, method

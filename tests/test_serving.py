@@ -28,8 +28,6 @@ ASKED = {
     "igos": tfig.IGOS(resolution=4, iterations=3, steps=4),
     "conductance": tfig.Conductance(steps=8),
 }
-# What a kernel adds is the same for every model; these are of one.
-OF_ONE = {"gradient", "adaptive"}
 MODELS = ("batch_normalised", "nested", "two_inputs", "tokens", "half")
 
 
@@ -42,8 +40,6 @@ class Case:
         self.model, self.x = zoo.build(name), case.x
         self.explainers = {}
         for key, method in ASKED.items():
-            if key in OF_ONE and name != MODELS[0]:
-                continue
             arguments = dict(case.arguments)
             if method.needs_layer:
                 arguments["layer"] = case.layer

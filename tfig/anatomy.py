@@ -67,11 +67,12 @@ ROUTING_TYPES = {
 
 # What a function of each element alone is made of.
 ELEMENTWISE = {
-    "Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "DivNoNan", "Maximum", "Minimum", "Pow", "SquaredDifference", "Relu",
-    "Relu6", "Elu", "Selu", "LeakyRelu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Erf", "Erfc", "Exp", "Expm1", "Log",
-    "Log1p", "Sqrt", "Rsqrt", "Square", "Neg", "Abs", "Sign", "Reciprocal", "Inv", "Sin", "Cos", "Atan", "Floor", "Round",
-    "ClipByValue", "SelectV2", "Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual", "LogicalAnd",
-    "LogicalOr", "LogicalNot", "Identity", "Cast", "StopGradient", "ZerosLike", "OnesLike", "Shape", "BroadcastTo", "Fill",
+    "Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "DivNoNan", "Maximum", "Minimum", "Pow", "SquaredDifference",
+    "Relu", "Relu6", "Elu", "Selu", "LeakyRelu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Erf", "Erfc", "Exp",
+    "Expm1", "Log", "Log1p", "Sqrt", "Rsqrt", "Square", "Neg", "Abs", "Sign", "Reciprocal", "Inv", "Sin", "Cos",
+    "Atan", "Floor", "Round", "ClipByValue", "SelectV2", "Greater", "GreaterEqual", "Less", "LessEqual", "Equal",
+    "NotEqual", "LogicalAnd", "LogicalOr", "LogicalNot", "Identity", "Cast", "StopGradient", "ZerosLike", "OnesLike",
+    "Shape", "BroadcastTo", "Fill",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfig.layout import moved
 
-ROUNDING = 1e-5
+ROUNDING = 1e-6
 """A share of the score that float32 may lose on the way through a network."""
 
 Nest = Any

@@ -27,28 +27,33 @@ def of(value: Any, depth: int = DEEPEST) -> Any:
     """
     if isinstance(value, PLAIN):
         return type(value).__name__, repr(value)
-    if isinstance(value, np.ndarray):
-        if value.dtype.hasobject:
-            return "array", id(value)
-        return "array", value.shape, value.dtype.str, hashlib.blake2b(np.ascontiguousarray(value)).digest()
-    if depth == 0 or isinstance(value, WATCHED):
-        return "other", id(value)
-    if isinstance(value, Mapping):
-        return "mapping", tuple((of(key, depth - 1), of(one, depth - 1)) for key, one in list(value.items()))
-    if isinstance(value, (list, tuple)):
-        return "sequence", tuple(of(one, depth - 1) for one in list(value))
-    if isinstance(value, (set, frozenset)):
-        return "set", tuple(sorted(repr(of(one, depth - 1)) for one in value))
-    if isinstance(value, types.FunctionType):
-        return "function", id(value), surroundings(value, depth - 1)
-    if _is_plain_object(value):
-        return "object", id(value), of(dict(vars(value)), depth - 1)
-    return "other", id(value)
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return value.shape, value.dtype.str, hashlib.blake2b(np.ascontiguousarray(value).tobytes()).digest()
+    parts: Any = id(value)
+    if depth and not isinstance(value, WATCHED):
+        if isinstance(value, Mapping):
+            parts = tuple((of(key, depth - 1), of(one, depth - 1)) for key, one in list(value.items()))
+        elif isinstance(value, (list, tuple)):
+            parts = tuple(of(one, depth - 1) for one in list(value))
+        elif isinstance(value, (set, frozenset)):
+            parts = tuple(sorted(repr(of(one, depth - 1)) for one in value))
+        elif isinstance(value, types.FunctionType):
+            parts = id(value), surroundings(value, depth - 1)
+        elif _is_plain_object(value):
+            parts = id(value), of(dict(vars(value)), depth - 1)
+    return type(value).__name__, parts
 
 
 def _is_plain_object(value: Any) -> bool:
     """Whether it is of a class of the user's, rather than of a library with a life of its own."""
-    library = type(value).__module__.split(".")[0] in ("keras", "tensorflow", "numpy", "builtins", "threading", "weakref")
+    library = type(value).__module__.split(".")[0] in (
+        "keras",
+        "tensorflow",
+        "numpy",
+        "builtins",
+        "threading",
+        "weakref",
+    )
     return hasattr(value, "__dict__") and not library and not isinstance(value, (type, types.ModuleType))
 
 

@@ -4,6 +4,7 @@ Shapes do not tell channels from positions, nor a map from its transpose; what i
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,7 +23,9 @@ class Origin(NamedTuple):
 
 ROWS = Origin(-1, 0)
 
-Axis = tuple[tuple[Origin | None, int | None], ...]
+Part = tuple[Origin | None, int | None]
+
+Axis = tuple[Part, ...]
 """(origin or None: unknown, size) of what was merged into an axis, the slowest first."""
 
 Axes = list[Axis]
@@ -57,15 +60,15 @@ class Trail:
         Args:
             ranks: of the inputs.
         """
-        found = self.positions(tensor)
-        if len(found) < 2:
+        kept = slice(1, None) if self.channel_axis(tensor) == 1 else slice(0, -1)
+        places, sizes = self.positions(tensor)[kept], tensor.shape.as_list()[1:][kept]
+        if not places or not all(places):
             return False
-        places = found[1:] if self.channel_axis(tensor) == 1 else found[:-1]
-        shape = tensor.shape.as_list()[2:] if self.channel_axis(tensor) == 1 else tensor.shape.as_list()[1:-1]
-        if not all(places) or any(a.leaf != b.leaf or a >= b for a, b in zip(places, places[1:], strict=False)):  # type: ignore
-            return False
-        leaf = places[0].leaf  # type: ignore[union-attr]
-        return leaf >= 0 and len(places) >= ranks[leaf] - 2 and math.prod(2 if n is None else n for n in shape) > 1
+        leaves = {one.leaf for one in places if one}
+        ordered = all(a < b for a, b in itertools.pairwise(places) if a and b)
+        several = math.prod(2 if size is None else size for size in sizes) > 1
+        leaf = min(leaves)
+        return len(leaves) == 1 and leaf >= 0 and ordered and several and len(places) >= ranks[leaf] - 2
 
 
 def follow(inputs: Sequence[tf.Tensor], kept: Mapping[str, tf.Tensor], operations: Iterable[tf.Operation]) -> Trail:
@@ -93,7 +96,7 @@ def _walk(operations: Iterable[tf.Operation], kept: Mapping[str, tf.Tensor], tra
             if rank is None:
                 continue
             if output.name in kept and kept[output.name].name in trail.axes:
-                found = [*trail.axes[kept[output.name].name][:2], *[UNKNOWN] * (rank - 2)]
+                found: Axes | None = [*trail.axes[kept[output.name].name][:2], *[UNKNOWN] * (rank - 2)]
             else:
                 rule = RULES.get(op.type)
                 found = rule(op, known, i, trail) if rule else _called(op, known, i, trail)
@@ -168,56 +171,58 @@ def _reshape(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | Non
     """Axes that keep their size stay; others are merged, or split as they were merged."""
     if known[0] is None:
         return None
-    sizes, target = op.inputs[0].shape.as_list(), op.outputs[0].shape.as_list()
+    target = op.outputs[0].shape.as_list()
     if target == [None, None]:
         target = [None, _contracted(op.outputs[0])]
-    parts: list[tuple[Origin | None, int | None]] = []
-    for axis, size in zip(known[0], sizes, strict=True):
+    parts: list[Part] = []
+    for axis, size in zip(known[0], op.inputs[0].shape.as_list(), strict=True):
         parts += [(axis[0][0], size)] if len(axis) == 1 else list(axis)
     found: Axes = []
     while target:
         size = target.pop(0)
         if size == 1 and (not parts or parts[0][1] != 1):
-            found.append(UNKNOWN)
-            continue
-        if not parts:
+            axis = UNKNOWN
+        elif not parts:
             return None
-        if size is None or parts[0][1] is None:  # rows, or what cannot be told: up to where the known sizes agree again
-            rest = math.prod(target) if None not in target else None
-            taken = [parts.pop(0)]
-            while parts and rest is not None and _product(parts) != rest:
-                taken.append(parts.pop(0))
-            if rest is None and (size is None) != (taken[0][1] is None):
-                return None
-            found.append(tuple(taken))
-            continue
-        if parts[0][1] > size and parts[0][1] % size == 0:  # split
-            origin, whole = parts[0]
-            inner = origin and origin._replace(part=origin.part + 1)
-            found.append(_axis(origin, size))
-            parts[0] = (inner, whole // size)
-            continue
-        taken = [parts.pop(0)]
-        while parts and math.prod(n or 0 for _, n in taken) < size:
-            taken.append(parts.pop(0))
-        if math.prod(n or 0 for _, n in taken) != size:
+        elif size is None or parts[0][1] is None:
+            axis = _up_to(parts, size, target)
+        else:
+            axis = _of_size(parts, size)
+        if not axis:
             return None
-        while len(taken) > 1 and taken[-1][1] == 1:
-            taken.pop()
-        while len(taken) > 1 and taken[0][1] == 1:
-            taken.pop(0)
-        found.append(tuple(taken))
+        found.append(axis)
     return found
+
+
+def _up_to(parts: list[Part], size: int | None, behind: list[int | None]) -> Axis:
+    """Takes the rows, or what cannot be told, up to where the known sizes agree again; () where they do not."""
+    if None in behind:
+        taken = [parts.pop(0)]
+        return tuple(taken) if (size is None) == (taken[0][1] is None) else ()
+    rest, taken = math.prod(one or 0 for one in behind), [parts.pop(0)]
+    while parts and math.prod(n or 0 for _, n in parts) != rest:
+        taken.append(parts.pop(0))
+    return tuple(taken)
+
+
+def _of_size(parts: list[Part], size: int) -> Axis:
+    """Takes what makes up an axis of a size: a share of one part, or several; () where none do."""
+    origin, whole = parts[0]
+    if whole is not None and whole > size and whole % size == 0:
+        parts[0] = (origin and origin._replace(part=origin.part + 1), whole // size)
+        return _axis(origin, size)
+    taken = [parts.pop(0)]
+    while parts and math.prod(n or 0 for _, n in taken) < size:
+        taken.append(parts.pop(0))
+    if math.prod(n or 0 for _, n in taken) != size:
+        return ()
+    return tuple(part for part in taken if part[1] != 1) or tuple(taken[:1])
 
 
 def _contracted(flat: tf.Tensor) -> int | None:
     """How many columns a matrix has, by the matrix that it is multiplied with."""
     factors = [op.inputs[1].shape for op in flat.consumers() if op.type == "MatMul" and op.inputs[0] is flat]
     return factors[0][0] if factors else None
-
-
-def _product(parts: list[tuple[Origin | None, int | None]]) -> int | None:
-    return None if any(size is None for _, size in parts) else math.prod(size for _, size in parts)  # type: ignore
 
 
 def _expand(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
@@ -286,10 +291,12 @@ def _strided(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | Non
 
 
 def _tiled(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
-    times = tf.get_static_value(op.inputs[1])
+    times = tf.get_static_value(op.inputs[1], partial=True)
     if times is None or known[0] is None:
         return None
-    return [axis if n == 1 else UNKNOWN for axis, n in zip(known[0], times, strict=True)]
+    sizes = zip(op.inputs[0].shape, op.outputs[0].shape, times, strict=True)
+    once = [n == 1 or (before is not None and before == after) for before, after, n in sizes]
+    return [axis if one else UNKNOWN for axis, one in zip(known[0], once, strict=True)]
 
 
 def _multiplied(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
@@ -338,8 +345,8 @@ def _table() -> dict[str, Rule]:
     rules: dict[str, Rule] = {}
     rules.update(dict.fromkeys((
         "Add", "AddV2", "AddN", "Sub", "Mul", "MulNoNan", "RealDiv", "Div", "DivNoNan", "Maximum", "Minimum", "Pow",
-        "SquaredDifference", "FloorDiv", "FloorMod", "SelectV2", "Greater", "GreaterEqual", "Less", "LessEqual", "Equal",
-        "NotEqual", "LogicalAnd", "LogicalOr", "ClipByValue", "BroadcastTo", "Xdivy", "Xlogy", "BiasAddV1",
+        "SquaredDifference", "FloorDiv", "FloorMod", "SelectV2", "Greater", "GreaterEqual", "Less", "LessEqual",
+        "Equal", "NotEqual", "LogicalAnd", "LogicalOr", "ClipByValue", "BroadcastTo", "Xdivy", "Xlogy", "BiasAddV1",
     ), _same))  # fmt: skip
     rules.update(dict.fromkeys((
         "Identity", "Cast", "StopGradient", "PreventGradient", "CheckNumerics", "EnsureShape", "Snapshot", "Relu",

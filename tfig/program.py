@@ -288,13 +288,15 @@ def program(model: Any, structure: Any, question: Question) -> Program:
             known = _programs.setdefault(getattr(model, "__self__", model), collections.OrderedDict())
         except TypeError:  # neither hashable nor weakly referable
             return Program(network, question)
-        found = known.get(key()) or Program(network, question)
-        # What the trace itself has changed, a counter of calls, is no change of the question.
-        known[key()] = found
-        known.move_to_end(key())
+        asked = key()
+        if asked not in known:
+            found = Program(network, question)
+            asked = key()  # what the trace itself has changed, a counter of calls, is no change of the question
+            known[asked] = found
+        known.move_to_end(asked)
         while len(known) > KEPT:
             known.popitem(last=False)
-        return found
+        return known[asked]
 
 
 def drop(model: Any) -> None:

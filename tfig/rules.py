@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 STABILISER = 1e-6
-"""Added to denominators, with their sign; less where a row's denominators are all small: at most SMALL of the largest, so
-that relevance does not depend on the unit of what it is propagated through."""
+"""Added to denominators, with their sign; less where a row's denominators are all small: at most SMALL of the largest,
+so that relevance does not depend on the unit of what it is propagated through."""
 
 SMALL = 1e-5
 
@@ -55,8 +55,8 @@ class Rule(abc.ABC):
 class Epsilon(Rule):
     """a_i w_ij / (z_j + epsilon sign(z_j)), sign(0) = 1. With epsilon=0: LRP-0.
 
-    The default epsilon only keeps zeros from dividing: in a row whose |z_j| are all below 0.1 it is 1e-5 of the largest.
-    Any other epsilon is the number it is.
+    The default epsilon only keeps zeros from dividing: in a row whose |z_j| are all below 0.1 it is 1e-5 of the
+    largest. Any other epsilon is the number it is.
 
     Source: Bach et al., On Pixel-Wise Explanations for Non-Linear Classifier Decisions, 2015, eq. 58.
     """

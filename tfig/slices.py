@@ -262,4 +262,3 @@ def _settings(layer: keras.Layer) -> tuple:
     elif isinstance(layer, keras.layers.Lambda):
         settings += (fingerprint.of([layer.function, layer.arguments]),)
     return settings
-

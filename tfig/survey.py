@@ -116,7 +116,8 @@ def _looked_at(x: Sequence[tf.Tensor], seen: list[Call], score: list[tf.Tensor],
     behind, ends = _ancestors(score), {id(one) for one in read}
     maps: dict[int, Call] = {}
     for one in outer:  # what a layer hands through, or hands on from inside, is its maker's
-        made = one.output is not one.given and one.output.op.name in behind and id(one.output) not in ends
+        made = one.output is not one.given and not isinstance(one.layer, keras.layers.Permute)
+        made = made and one.output.op.name in behind and id(one.output) not in ends
         if made and one.output.dtype.is_floating and trail.is_map(one.output, ranks):
             maps.setdefault(id(one.output), one)
     sizes = {tuple(one.output.shape[1:-1]): one for one in maps.values()}
@@ -178,7 +179,7 @@ def last_map(model: Any, structure: Any, quantity: Quantity) -> keras.Layer:
             f"{len(found.last)} maps of model {model.name!r} end side by side, of {', '.join(map(repr, ends))}; "
             f"pass layer=, such as {candidates}."
         )
-    return found.last[0]()  # type: ignore[return-value]
+    return found.last[0]()
 
 
 def oriented(model: Any, structure: Any) -> Any:

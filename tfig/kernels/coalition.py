@@ -117,7 +117,7 @@ def along(problem: Problem, counts: tf.Tensor) -> tf.Tensor:
 
 def chosen(problem: Problem, seed: tf.Tensor, sample: tf.Tensor, size: tf.Tensor) -> Leaves:
     """Random sets of `size` [N] of all positions, as masks bool [N, ...] without channels for each leaf."""
-    return apart(problem, _order(seed, sample, tf.add_n(counts(problem))) < size[:, tf.newaxis])
+    return apart(problem, ordered(seed, sample, tf.add_n(counts(problem))) < size[:, tf.newaxis])
 
 
 def counts(problem: Problem) -> list[tf.Tensor]:
@@ -159,10 +159,11 @@ def permuted(problem: Problem, features: Features, samples: int, at: Callable[..
 
 def shuffled(seed: tf.Tensor, sample: tf.Tensor, features: Features, row: tf.Tensor) -> tf.Tensor:
     """A random order of each row's features, as each one's place in it: int32 [N, M]; what it has not comes last."""
-    return _order(seed, sample, features.count, None if features.known is not None else features.has(row))
+    return ordered(seed, sample, features.count, None if features.known is not None else features.has(row))
 
 
-def _order(seed: tf.Tensor, sample: tf.Tensor, count: tf.Tensor, own: tf.Tensor | None = None) -> tf.Tensor:
+def ordered(seed: tf.Tensor, sample: tf.Tensor, count: tf.Tensor, own: tf.Tensor | None = None) -> tf.Tensor:
+    """A random order of `count` things for each row, as each one's place in it: int32 [N, count]; `own` come first."""
     keys = tf.ensure_shape(uniform(seed, sample, tf.zeros([tf.shape(sample)[0], count])), [None, None])
     return tf.argsort(tf.argsort(keys if own is None else tf.where(own, keys, 2.0)))
 
@@ -221,7 +222,7 @@ def told_apart(samples: int, count: int) -> None:
 
 
 def shapley_kernel(features: Features, samples: int) -> tuple[int, Callable]:
-    """(number of coalitions, draw) of KernelSHAP: all of a row's coalitions where they are few enough, else random pairs.
+    """(number of coalitions, draw) of KernelSHAP: all of a row's where they are few enough, else random pairs.
 
     A coalition of k of M features weighs (M - 1) / (binomial(M, k) k (M - k)).
     """

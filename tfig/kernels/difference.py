@@ -62,7 +62,9 @@ class Differences(Book):
             carriers = self._weighted(carriers, part.apply, part.weights)
         return self._joined(call(states), carriers)
 
-    def affine(self, part: Any, call: Callable[..., Any], x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+    def affine(
+        self, part: Any, call: Callable[..., Any], x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor
+    ) -> tf.Tensor:
         """The scale, without the shift."""
         states, carriers = self._split(x)
         carriers = [wide(one) for one in carriers]

@@ -220,5 +220,10 @@ def igos(
     state = (tf.constant(0), ones, first, tf.fill(tf.shape(first), tf.constant(l1, x.dtype)), logs)
     _, mask, last, _, logs = tf.while_loop(lambda i, *_: i < iterations, iterate, state, parallel_iterations=1)
     trace = dict(zip(("losses", "scores", "step_sizes"), (tf.transpose(log.stack()) for log in logs), strict=True))
-    moved = tf.abs(last - first) > 0.01 * tf.abs(first)
-    return where.enlarge(mask, x), {"mask": mask, "moved": moved, **trace}
+    return where.enlarge(mask, x), {"mask": mask, "moved": moves(cost.problem, first, last), **trace}
+
+
+def moves(problem: Problem, first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+    """Whether a mask changes the score, from `first` to `last`, by more than 1 % of what the baseline does, [B]."""
+    whole = tf.abs(problem.score(problem.baseline) - first)
+    return tf.abs(last - first) > tf.maximum(0.01 * whole, 1e-6 * tf.abs(first))

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfig.baselines import Blur, Noise
 from tfig.kernels.expectation import fork, jitter, total, uniform
 from tfig.kernels.gradient import value_and_gradient
-from tfig.kernels.mask import LineSearch, Objective, neighbours, total_variation
+from tfig.kernels.mask import LineSearch, Objective, moves, neighbours, total_variation
 from tfig.problem import Problem, Trace, per_row
 
 SIGMA = 0.01
@@ -120,7 +120,7 @@ def descend(pair: Pair, search: LineSearch, resolution: int, iterations: int) ->
     product = delete * insert
     losses, sizes = (tf.transpose(log.stack()) for log in logs)
     first, last = pair.cost.problem.score(pair.cost.problem.x), pair.cost.score(product)
-    moved = tf.abs(last - first) > 0.01 * tf.abs(first)
+    moved = moves(pair.cost.problem, first, last)
     return where.enlarge(product, x), {"mask": product, "moved": moved, "losses": losses, "step_sizes": sizes}
 
 
@@ -173,5 +173,4 @@ def perturb(
     large, points = enlarged(mask), list(problem.x)
     points[where.leaf] = cost.baseline + large * (x - cost.baseline)
     first, last = problem.score(problem.x), problem.score(tuple(points))
-    moved = tf.abs(last - first) > 0.01 * tf.abs(first)
-    return large, {"mask": mask, "moved": moved, "losses": tf.transpose(losses.stack())}
+    return large, {"mask": mask, "moved": moves(problem, first, last), "losses": tf.transpose(losses.stack())}

@@ -38,7 +38,9 @@ class Book(abc.ABC):
         """A layer with weights, without its activation; `first`: no other stands before it."""
 
     @abc.abstractmethod
-    def affine(self, part: Any, call: Callable[..., Any], x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+    def affine(
+        self, part: Any, call: Callable[..., Any], x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor
+    ) -> tf.Tensor:
         """What scales and shifts each channel."""
 
     @abc.abstractmethod
@@ -96,28 +98,18 @@ class Reader:
         return output
 
     def _called(self, what: str | None, part: Any, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
-        book, x = self.book, args[0] if args else None
-
         def sees(one: Any) -> bool:
             return tf.is_tensor(one) and self.sees([one])
 
+        book, x = self.book, args[0] if args else None
         if what == "affine":
-            factor = anatomy.factor(part, args)
-            if factor is None:
-                scale, shift = anatomy.affine(part, len(x.shape))
-                return book.affine(part, lambda z: call(z, *args[1:], **kwargs), x, scale, shift)
-            x = args[0] if tf.is_tensor(args[0]) else args[1]
-            given = tf.constant(factor, wide(x).dtype)
-            return book.affine(part, lambda z: z * tf.cast(given, z.dtype), x, given, tf.zeros([], given.dtype))
-        if what == "routing" and anatomy.leaves_all(part):
-            return x
+            return self._scaled(part, call, args, kwargs)
         if what == "routing":
-            return book.routing(part, lambda *given: call(*given, **kwargs), args, sees)
+            return x if anatomy.leaves_all(part) else book.routing(part, lambda *a: call(*a, **kwargs), args, sees)
         if what == "sum":
             terms = summands(part, args)
-            if len(terms) == 2 and tf.is_tensor(terms[0][1]) and _nothing(terms[1][1]):
-                return terms[0][1]
-            return book.sum(part, call, args, sees)
+            nothing = len(terms) == 2 and tf.is_tensor(terms[0][1]) and _nothing(terms[1][1])
+            return terms[0][1] if nothing else book.sum(part, call, args, sees)
         if what == "activation":
             return self._activated(part, lambda z: call(z, *args[1:], **kwargs), x)
         if what != "linear":
@@ -131,6 +123,15 @@ class Reader:
 
         z = book.linear(part, before, x, not self.sees_weights(x))
         return z if kept[0] is None else self._activated(part, kept[0], z)
+
+    def _scaled(self, part: Any, call: Callable[..., Any], args: tuple, kwargs: dict) -> tf.Tensor:
+        factor = anatomy.factor(part, args)
+        x: tf.Tensor = next(one for one in args if tf.is_tensor(one) and self.sees([one]))
+        if factor is None:
+            scale, shift = anatomy.affine(part, len(x.shape))
+            return self.book.affine(part, lambda z: call(z, *args[1:], **kwargs), x, scale, shift)
+        scale = tf.constant(factor, wide(x).dtype)
+        return self.book.affine(part, lambda z: z * tf.cast(scale, z.dtype), x, scale, tf.zeros([], scale.dtype))
 
     def _activated(self, part: Any, function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
         graph = tf.compat.v1.get_default_graph()
@@ -261,7 +262,9 @@ class Shares(Book):
         self.linears[id(z)] = z, layer, inputs, last, rule
         return z
 
-    def affine(self, part: Any, call: Callable[..., Any], x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+    def affine(
+        self, part: Any, call: Callable[..., Any], x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor
+    ) -> tf.Tensor:
         """Folded into the linear layer just before it, or into one just behind; alone, relevance passes through it."""
         y, layer = call(x), part
         if id(x) in self.linears:

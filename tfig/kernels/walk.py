@@ -8,7 +8,6 @@ from tfig.kernels.gradient import value_and_gradient
 from tfig.network import Leaves
 from tfig.problem import Problem, per_row, row_sum
 
-
 INFINITE = np.float64("inf")
 
 

@@ -90,8 +90,11 @@ class CAM(_Map):
             _, gradients = value_and_gradient(score, problem.x)
         kinds = [type(part).__name__ for part in after]
         linear = [*after[:2], *(part for part in after[2:] if not _opened(part))]
-        if len(linear) != 2 or not kinds[0].startswith("GlobalAveragePooling") or kinds[1] != "Dense" or not (
-            _opened(after[1])
+        if (
+            len(linear) != 2
+            or not kinds[0].startswith("GlobalAveragePooling")
+            or kinds[1] != "Dense"
+            or not (_opened(after[1]))
         ):
             raise ValueError(
                 f"CAM is defined where global average pooling and one dense layer follow, and here follow {kinds}; "

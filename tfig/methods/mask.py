@@ -38,9 +38,9 @@ class IGOS(Method):
         initial_step, shrink, armijo, minimum_step: the line search.
 
     ``trace`` holds mask [B, h, w, 1], and per iteration, [B, iterations]: losses (before the step), scores (after it),
-    step_sizes (accepted); and moved [B]: whether the mask changes the score by more than 1 %. Where a saturated score
-    or a strong penalty holds it back it does not, and the map is close to zero: lower `tv` (which weighs more at a
-    lower resolution) or `l1`.
+    step_sizes (accepted); and moved [B]: whether the mask changes the score by more than 1 % of what the baseline does.
+    Where a saturated score or a strong penalty holds it back it does not, and the map is close to zero: lower `tv`
+    (which weighs more at a lower resolution) or `l1`.
 
     >>> tfig.explain(model, x, tfig.IGOS(), output="probabilities", baseline="blur")
     """

@@ -31,7 +31,7 @@ class _Perturbed(probe.Probe):
         """I . phi, F(x) - F(x - I), and whether I moves anything, for every I, [B, samples]."""
         clean, count = problem.score(problem.x), len(problem.x)
 
-        def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, ...]:
             change = self.perturbation(p, sample, p.sides[count:])
             ways = change
             if not self.slopes:  # the share of the way to the baseline that each entry goes
@@ -96,7 +96,8 @@ def infidelity(
         baseline: of the squares; by default the explanation's own, else zeros.
         output, model: as in `deletion`.
         seed: of the perturbations, as in `tfig.explain`.
-        multiply_by_inputs: whether phi holds differences, rather than slopes; None: as its method declares.
+        multiply_by_inputs: whether phi holds differences, rather than slopes; None: as its method declares. Arrays I
+            are multiplied with phi as they are, unless it is True.
 
     Returns:
         [B]; NaN where nothing was moved, as by noise that is a share of a constant row. Maps with one value a position
@@ -125,7 +126,8 @@ def infidelity(
     whole("samples", samples, 1)
     whole("widest", widest, 1)
     at_least("noise", noise, 0)
-    slope = probe.is_slope(e) if multiply_by_inputs is None else not multiply_by_inputs
+    declared = kind == "given" or probe.is_slope(e)
+    slope = declared if multiply_by_inputs is None else not multiply_by_inputs
     found = probe.measure(
         e, _Perturbed(kind, samples, noise, widest, slope), fed, model=model, output=output, seed=seed,
         baseline=probe.OWN if baseline is None else baseline,
@@ -148,7 +150,7 @@ def _last(e: Explanation, arrays: list[Any]) -> list[Any]:
     return [np.moveaxis(one, 2, -1) if axis == 1 else one for one, axis in zip(arrays, axes, strict=True)]
 
 
-def _points(e: Explanation, asked: Any) -> list[np.ndarray | None]:
+def _points(e: Explanation, asked: Any) -> Sequence[np.ndarray | None]:
     """The rows explained of each leaf, where attributions may have fewer channels than they."""
     if probe.at_layer(e):
         return [None] * len(probe.parts(e))
