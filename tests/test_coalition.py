@@ -388,3 +388,28 @@ def test_kernel_shap_is_exact_over_few_segments_of_a_function():
         np.testing.assert_allclose(found, expected, atol=1e-4)
     with pytest.raises(ValueError, match="raise it to 100 or more"):
         tfig.explain(model, x, tfig.KernelSHAP(samples=60, segments=lambda image: tiles(5)))
+
+
+def test_a_single_segment_has_all_of_the_difference():
+    weights = np.random.default_rng(0).normal(size=(8, 1)).astype("float32")
+    x = np.random.default_rng(1).normal(size=(2, 8)).astype("float32")
+    for method in (tfig.LIME(samples=50, segments=np.zeros(8, int)), tfig.FeatureAblation(segments=np.zeros(8, int))):
+        e = tfig.explain(lambda v: tf.matmul(v, weights), x, method)
+        np.testing.assert_allclose(e.attributions, np.repeat((e.score - e.baseline_score)[:, None], 8, 1), atol=1e-5)
+
+
+def test_a_score_whose_rounding_is_the_map_is_noted():
+    x = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")
+    for dtype, bias, noted in (("float32", 1e6, True), ("float32", 10.0, False), ("float64", 1e7, False)):
+        keras.utils.set_random_seed(0)
+        layers = [L.Dense(8, activation="relu", dtype=dtype), L.Dense(2, dtype=dtype)]
+        model = keras.Sequential([keras.Input((6,), dtype=dtype), *layers])
+        model.layers[-1].bias.assign([bias, bias])
+        for method in ("occlusion", "kernel_shap", "integrated_gradients"):
+            notes = tfig.explain(model, x, method, target=1).notes
+            assert any("its rounding" in said for said in notes) == noted, (method, dtype, notes)
+        if dtype == "float64":
+            whole = [tfig.explain(model, x, name, target=1).attributions for name in ("shapley_sampling", "lime")]
+            model.layers[-1].bias.assign([0.0, 0.0])
+            for name, one in zip(("shapley_sampling", "lime"), whole, strict=True):
+                assert error(one, tfig.explain(model, x, name, target=1).attributions) <= 1e-5

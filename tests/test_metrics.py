@@ -676,3 +676,15 @@ def test_a_map_of_zeros_is_no_stable_map():
     for metric in (metrics.max_sensitivity, metrics.avg_sensitivity, metrics.local_lipschitz, metrics.input_invariance):
         assert np.isnan(metric(e)).all()
     assert np.isnan(metrics.relevance_rank(e, np.ones(x.shape[1:3]))).all()
+
+
+def test_maps_of_x_that_are_read_at_a_layer():
+    """Guided Grad-CAM speaks of pixels, of all channels, whatever the size of the layer that it reads."""
+    x = keras.Input((12, 12, 3))
+    h = L.Conv2D(4, 3, strides=2, activation="relu")(x)
+    model = keras.Model(x, L.Dense(3)(L.GlobalAveragePooling2D()(h)))
+    rows = np.random.default_rng(0).uniform(size=(2, 12, 12, 3)).astype("float32")
+    e = tfig.explain(model, rows, "guided_grad_cam", target=1)
+    for metric in (metrics.deletion, metrics.sensitivity_n, metrics.infidelity, metrics.average_drop):
+        found = metric(e)
+        assert np.isfinite(getattr(found, "area", found)).all()

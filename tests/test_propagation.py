@@ -632,3 +632,33 @@ def test_float16_neither_vanishes_nor_overflows():
     for method in ("gradient", "integrated_gradients", "smoothgrad", "lrp", "deeplift"):
         half, whole = (tfig.explain(network, x, method, target=1).attributions for network in (model, wide))
         assert np.isfinite(half).all() and error(half, whole) <= 0.05, method
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_lrp_0_is_gradient_times_input_through_sums_that_cancel(dtype):
+    named = {"use_bias": False, "dtype": dtype}
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((10,), dtype=dtype)
+    h = L.Dense(16, activation="relu", **named)(inputs)
+    h = L.Dense(16, activation="relu", **named)(L.Add(dtype=dtype)([h, h * -0.99]))
+    model = keras.Model(inputs, L.Dense(3, **named)(h))
+    x = np.random.default_rng(0).normal(size=(4, 10))
+    for scale in (1.0, 1e-4):
+        expected = tfig.explain(model, x * scale, "gradient_x_input", target=1).attributions
+        found = tfig.explain(model, x * scale, tfig.LRP(rules.Epsilon(0)), target=1).attributions
+        assert error(found, expected) <= (1e-4 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.parametrize(
+    "rule", [rules.WSquare(), rules.Flat(), rules.ZBox(), rules.Gamma(), rules.AlphaBeta(), rules.ZPlus()]
+)
+def test_rules_in_float64(rule):
+    x = np.random.default_rng(0).normal(size=(3, 6))
+    found = []
+    for dtype in ("float32", "float64"):
+        keras.utils.set_random_seed(0)
+        layers = [L.Dense(8, activation="relu", dtype=dtype), L.Dense(3, dtype=dtype)]
+        model = keras.Sequential([keras.Input((6,), dtype=dtype), *layers])
+        model.set_weights([np.random.default_rng(i).normal(size=w.shape) for i, w in enumerate(model.get_weights())])
+        found.append(tfig.explain(model, x, tfig.LRP(rule), target=1).attributions)
+    assert found[1].dtype == np.float64 and error(found[0], found[1]) <= 1e-5

@@ -11,8 +11,8 @@ import numpy as np
 
 from tfig.layout import moved
 
-ROUNDING = 1e-6
-"""A share of the score that float32 may lose on the way through a network."""
+ROUNDINGS = 8
+"""Roundings of the score, in its own precision, that it may have lost on its way through a network."""
 
 Nest = Any
 """An array, or the list, tuple or dict of arrays that a model of several inputs takes."""
@@ -95,18 +95,7 @@ class Explanation:
             broken = ~np.isfinite(self.baseline_score) & np.isfinite(self.score) & ~lost
             if broken.any():
                 notes.append(f"the score at the baseline is NaN or infinite in {broken.sum()} of {rows} rows")
-        if "converged" in self.trace and not self.trace["converged"].all():
-            notes.append(f"{(~self.trace['converged']).sum()} of {rows} rows are above the tolerance")
-        elif self.convergence_delta is not None and self.baseline_score is not None:
-            difference = np.abs(self.score - self.baseline_score)
-            # Below this both scores, and so their difference, are rounding.
-            floor = ROUNDING * np.maximum(np.abs(self.score), np.abs(self.baseline_score))
-            off = np.abs(self.convergence_delta) > np.maximum(0.1 * difference, floor)
-            if off.any():
-                ways = [way for way in ("samples", "steps") if way in self.parameters]
-                more = ", or use rule='adaptive' or tolerance=" if "tolerance" in self.parameters else ""
-                advice = f": raise {ways[0]}{more}" if ways else ""
-                notes.append(f"the sum misses more than a tenth of F(x) - F(x') in {off.sum()} of {rows} rows{advice}")
+        notes += self._sums
         if "drawn" in self.trace:
             notes.append("the model draws at random when it is called (a Dropout that is on?): this explains one draw")
         if "moved" in self.trace and not self.trace["moved"].all():
@@ -120,6 +109,36 @@ class Explanation:
                 notes.append(f"the map is NaN or infinite in {broken.sum()} of {rows} rows")
             if silent.any():
                 notes.append(f"the map is zero everywhere in {silent.sum()} of {rows} rows")
+        return notes
+
+    @property
+    def _sums(self) -> list[str]:
+        """What speaks against how the map adds up: beside the rounding of F(x) and F(x') nothing does."""
+        if "converged" in self.trace and not self.trace["converged"].all():
+            return [f"{(~self.trace['converged']).sum()} of {len(self)} rows are above the tolerance"]
+        if self.baseline_score is None:
+            return []
+        difference, notes = np.abs(self.score - self.baseline_score), []
+        size = np.maximum(np.abs(self.score), np.abs(self.baseline_score))
+        rounding = ROUNDINGS * np.finfo(self.score.dtype).eps * size
+        if self.convergence_delta is not None:
+            off = np.abs(self.convergence_delta) > np.maximum(0.1 * difference, rounding)
+            if off.any():
+                ways = [way for way in ("samples", "steps") if way in self.parameters]
+                more = ", or use rule='adaptive' or tolerance=" if "tolerance" in self.parameters else ""
+                advice = f": raise {ways[0]}{more}" if ways else ""
+                notes.append(
+                    f"the sum misses more than a tenth of F(x) - F(x') in {off.sum()} of {len(self)} rows{advice}"
+                )
+        whole = np.zeros(len(self))
+        if self.attributions is not None and "moved" not in self.trace:  # a mask is no share of a score
+            _map(self.attributions, lambda leaf: whole.__iadd__(np.abs(leaf).reshape(len(self), -1).sum(1)))
+        lost = (rounding > 0.1 * np.maximum(whole, difference)) & (whole > 0)
+        if lost.any():
+            notes.append(
+                f"F(x) is so large that its rounding, {rounding[lost].max():.2g}, is a tenth of the map in "
+                f"{lost.sum()} of {len(self)} rows: use float64, or a target without the offset"
+            )
         return notes
 
     def channels_last(self, name: str) -> Nest:

@@ -54,11 +54,11 @@ class Trail:
         rest = self.positions(tensor)
         return 1 if len(rest) > 1 and rest[0] is None and all(rest[1:]) else -1
 
-    def is_map(self, tensor: tf.Tensor, ranks: Sequence[int]) -> bool:
+    def is_map(self, tensor: tf.Tensor, ranks: Sequence[int | None]) -> bool:
         """Whether a tensor has all positions of an input in their order, more than one of them, and channels.
 
         Args:
-            ranks: of the inputs.
+            ranks: of the inputs; None: of no interest.
         """
         kept = slice(1, None) if self.channel_axis(tensor) == 1 else slice(0, -1)
         places, sizes = self.positions(tensor)[kept], tensor.shape.as_list()[1:][kept]
@@ -67,8 +67,8 @@ class Trail:
         leaves = {one.leaf for one in places if one}
         ordered = all(a < b for a, b in itertools.pairwise(places) if a and b)
         several = math.prod(2 if size is None else size for size in sizes) > 1
-        leaf = min(leaves)
-        return len(leaves) == 1 and leaf >= 0 and ordered and several and len(places) >= ranks[leaf] - 2
+        rank = ranks[min(leaves)] if min(leaves) >= 0 else None
+        return len(leaves) == 1 and rank is not None and ordered and several and len(places) >= rank - 2
 
 
 def follow(inputs: Sequence[tf.Tensor], kept: Mapping[str, tf.Tensor], operations: Iterable[tf.Operation]) -> Trail:

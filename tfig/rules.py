@@ -194,7 +194,7 @@ class WSquare(Rule):
     def shares(self, x: tf.Tensor, linear: Linear) -> list[Share]:
         """One, of ones."""
         squares = None if linear.weights is None else tf.square(linear.weights)
-        scales = tf.ones_like(x) * tf.square(linear.scale)
+        scales = tf.square(tf.ones_like(x) * linear.scale)
         return [Share(scales, squares, over(1.0, linear.apply(scales, squares), 0.0))]
 
 

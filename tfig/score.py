@@ -75,9 +75,11 @@ class Quantity:
         if values.shape.rank == 1:
             values = values[:, tf.newaxis]
         if values.shape.rank != 2:
+            last = min(1, (values.shape[-1] or 2) - 1)
+            example = f"lambda y: tf.reduce_mean(y[..., {last}], axis={list(range(1, (values.shape.rank or 2) - 1))})"
             raise ValueError(
                 f"the model's output has shape {_shown(values)}, which has no single class axis; pass a callable "
-                "outputs -> [B] as target, e.g. lambda y: tf.reduce_mean(y[..., 1], axis=[1, 2])."
+                f"outputs -> [B] as target, e.g. {example if self.head is None else f'({self.head!r}, {example})'}."
             )
         return values, end
 

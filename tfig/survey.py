@@ -32,7 +32,7 @@ class Survey:
         channels: the axis of each input's channels, -1 or 1.
         features: the axis of channels of each layer's last output, by the layer's id.
         last: the layers whose maps end side by side: with all positions of an input, before anything else has them.
-        shown: the last layer of each size of maps, by name, with its shape.
+        shown: the layer of each size of maps with the most channels, by name, with its shape.
         spatial: whether the output itself has positions of the input.
     """
 
@@ -112,7 +112,9 @@ def _looked_at(x: Sequence[tf.Tensor], seen: list[Call], score: list[tf.Tensor],
         if isinstance(one.layer, LOOPING) and tf.is_tensor(one.given) and (one.output.shape.rank or 0) > 2
     }
     trail = layout.follow(x, kept, graph.get_operations())
-    ranks = [len(leaf.shape) for leaf in x]
+    # Of inputs that are held nothing is explained.
+    floating = [leaf.dtype.is_floating for leaf in x]
+    ranks = [len(leaf.shape) if kind or not any(floating) else None for leaf, kind in zip(x, floating, strict=True)]
     behind, ends = _ancestors(score), {id(one) for one in read}
     maps: dict[int, Call] = {}
     for one in outer:  # what a layer hands through, or hands on from inside, is its maker's
@@ -120,7 +122,11 @@ def _looked_at(x: Sequence[tf.Tensor], seen: list[Call], score: list[tf.Tensor],
         made = made and one.output.op.name in behind and id(one.output) not in ends
         if made and one.output.dtype.is_floating and trail.is_map(one.output, ranks):
             maps.setdefault(id(one.output), one)
-    sizes = {tuple(one.output.shape[1:-1]): one for one in maps.values()}
+    sizes: dict[tuple, Call] = {}
+    for one in maps.values():  # of each size the one with the most channels, the last of equals
+        size = tuple(one.output.shape[1:-1])
+        if size not in sizes or (one.output.shape[-1] or 0) >= (sizes[size].output.shape[-1] or 0):
+            sizes[size] = one
     return Survey(
         called=tuple(weakref.ref(one.layer) for one in seen if not slices.layers(one.layer)),
         channels=tuple(1 if trail.channels.get(i) == 1 else -1 for i in range(len(x))),

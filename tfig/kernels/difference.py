@@ -22,8 +22,9 @@ from tfig.score import Score
 
 hold = tf.stop_gradient
 
-SMALL = 1e-6
-"""A share of the values that differ, below which the derivative takes the place of the quotient."""
+SMALL = 1e-4
+"""A share of the values that differ, below which the mean of their derivatives takes the place of the quotient: it is
+off by the square of this, and the quotient by the rounding of the values over it."""
 
 
 @dataclasses.dataclass
@@ -90,13 +91,13 @@ class Differences(Book):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(states)
             both = function(states)
-        slope, _ = tf.split(tape.gradient(both, states), 2)
+        slope = tf.add_n(tf.split(tape.gradient(both, states), 2)) / 2
         y, y0 = tf.split(both, 2)
         if both.op.type == "Softmax":
             # Logits count by how far they are from their mean: only that moves a softmax.
             centred = [one - tf.reduce_mean(one, -1, keepdims=True) for one in carriers]
             moved = (z - z0) - tf.reduce_mean(z - z0, -1, keepdims=True)
-            found = [one * hold(_quotient(y - y0, moved, y * (1 - y), z, z0)) for one in centred]
+            found = [one * hold(_quotient(y - y0, moved, (y * (1 - y) + y0 * (1 - y0)) / 2, z, z0)) for one in centred]
         elif self.cancel and len(x.shape) == 2:
             found = self._revealed(function, z0, carriers, slope)
         else:
@@ -133,7 +134,7 @@ class Differences(Book):
             return tf.reshape(tf.gather(flat, index, batch_dims=1), tf.shape(y))
 
         gains = [(top - y0, here), (y - top, there)]
-        factors = [hold(_quotient(gain, taken(difference, index), tf.zeros_like(y), y, y0)) for gain, index in gains]
+        factors = [hold(tf.math.divide_no_nan(gain, taken(difference, index))) for gain, index in gains]
         return self._joined(both, [
             tf.add_n([factor * taken(one, index) for factor, (_, index) in zip(factors, gains, strict=True)])
             for one in carriers

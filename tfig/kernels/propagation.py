@@ -235,10 +235,12 @@ class Shares(Book):
     Fields:
         name: of the method, for errors.
         rule: (layer, whether it is the first with weights) -> its rule.
+        epsilon: of sums and averages; None: the stabiliser.
     """
 
     name: str
     rule: Callable[[keras.Layer, bool], Rule]
+    epsilon: float | None = None
 
     def __post_init__(self):
         # What neighbours fold into: id of an output -> (the output, what made it). The output keeps the id its own.
@@ -286,7 +288,8 @@ class Shares(Book):
 
     def average(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
         """In proportion to what each contributes."""
-        return _valued(call(x), share(wide(x), Linear(lambda a, _: call(a), None, 0.0), Epsilon()))
+        rule = Epsilon() if self.epsilon is None else Epsilon(self.epsilon)
+        return _valued(call(x), share(wide(x), Linear(lambda a, _: call(a), None, 0.0), rule))
 
     def activation(self, function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
         """Passed through."""
@@ -311,7 +314,9 @@ class Shares(Book):
         y = call(*args)
         terms = summands(part, args)
         shares = [
-            hold(over(sign * wide(one), wide(y))) * wide(one - hold(one)) for sign, one in terms if tf.is_tensor(one)
+            hold(over(sign * wide(one), wide(y), self.epsilon)) * wide(one - hold(one))
+            for sign, one in terms
+            if tf.is_tensor(one)
         ]
         return _valued(y, tf.add_n([tf.zeros_like(wide(y)) + one for one in shares]))
 
@@ -340,13 +345,20 @@ def wide(x: tf.Tensor) -> tf.Tensor:
     return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
 
 
-def relevance(problem: Problem, rule: Callable[[keras.Layer, bool], Rule], name: str, start: Callable) -> Leaves:
+def relevance(
+    problem: Problem,
+    rule: Callable[[keras.Layer, bool], Rule],
+    name: str,
+    start: Callable,
+    epsilon: float | None = None,
+) -> Leaves:
     """The relevance of each point, [N, ...] for each leaf.
 
     Args:
         rule: (layer, whether it is the first with weights) -> its rule.
         name: of the method, for errors.
         start: (values, dF/dvalues) -> the relevance of the values.
+        epsilon: of sums and averages; None: the stabiliser.
     """
     score, points = problem.score, problem.x
     if not isinstance(score, Score):
@@ -355,7 +367,7 @@ def relevance(problem: Problem, rule: Callable[[keras.Layer, bool], Rule], name:
     scale = score.scale
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(points)
-        nest = read(problem, score, points, Shares(name, rule))
+        nest = read(problem, score, points, Shares(name, rule, epsilon))
         values = [scale * value for value in tf.nest.flatten(nest)]
     held = [hold(value) for value in tf.nest.flatten(nest)]
     slopes = gradients(score, tf.nest.pack_sequence_as(nest, held))

@@ -130,7 +130,9 @@ class LRP(Method):
             seen.add(layer.name)
             return self.rule(layer, first)
 
-        found = relevance(problem, rule, self.name, start)
+        # One rule for all is the rule of sums, too: LRP-0 is gradient times input through them.
+        epsilon = self.rules.epsilon if isinstance(self.rules, Epsilon) and not self.rules.epsilon else None
+        found = relevance(problem, rule, self.name, start, epsilon)
         named = [key for key, _ in self.rules if isinstance(key, str)] if isinstance(self.rules, tuple) else []
         for key in named:
             if key not in seen:

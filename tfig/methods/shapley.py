@@ -107,7 +107,7 @@ class LIME(Segmented):
 
     Ridge regression with an intercept on coalitions in which each segment is present with probability 1/2, weighed by
     exp(-d**2 / kernel_width**2), d = 1 - sqrt(share of segments present): the cosine distance to x. A segment's weight
-    stands at each of its positions.
+    stands at each of its positions; that of a single segment is F(x) - F(x').
 
     Fields:
         samples: coalitions, one score each.
@@ -145,6 +145,10 @@ class LIME(Segmented):
             return present, tf.exp(-tf.square(distance / self.kernel_width))
 
         values = coalition.regressed(problem, features, self.samples, draw, max(self.alpha, 1e-6), False)
+        # A single segment leaves nothing to fit: all of the difference is its own.
+        alone = (features.own(tf.range(problem.rows)) == 1)[:, tf.newaxis]
+        whole_ = (problem.score(problem.x) - problem.score(problem.baseline))[:, tf.newaxis]
+        values = tf.where(alone, tf.where(features.has(tf.range(problem.rows)), whole_, 0), values)
         return features.spread(values, problem.x), {"values": values} if features.known is not None else {}
 
 

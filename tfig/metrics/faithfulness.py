@@ -107,7 +107,7 @@ def infidelity(
         ValueError: squares without spatial axes, arrays of another shape.
     """
     asked = probe.question(e, model)
-    if asked.method.picks_layer:
+    if asked.method.picks_layer and not asked.method.of_input:
         raise ValueError("infidelity compares entries of x, and this map is of a layer's positions; use deletion.")
     fed = [_like(phi, x) for phi, x in zip(probe.parts(e), _points(e, asked), strict=True)]
     kind = perturbation if isinstance(perturbation, str) else "given"
@@ -154,7 +154,7 @@ def _points(e: Explanation, asked: Any) -> Sequence[np.ndarray | None]:
     """The rows explained of each leaf, where attributions may have fewer channels than they."""
     if probe.at_layer(e):
         return [None] * len(probe.parts(e))
-    if e.layer is not None:
+    if e.layer is not None and not probe.of_input(e):
         raise ValueError("infidelity compares entries of x, and this map is of a layer's positions; use deletion.")
     leaves = probe.points(e)
     return leaves if len(leaves) == len(probe.parts(e)) else [x for x in leaves if x.dtype.kind == "f"]

@@ -186,7 +186,7 @@ def points(e: Explanation) -> list[np.ndarray]:
 
 def at_layer(e: Explanation) -> bool:
     """Whether it speaks of a layer's units; if not, of the input, to whose size maps of positions are enlarged."""
-    if e.layer is None:
+    if e.layer is None or of_input(e):
         return False
     over_image = isinstance(e.x, np.ndarray) and e.x.ndim == 4 and e.x.dtype.kind == "f"
     maps = e.channels_last("attributions")
@@ -251,6 +251,12 @@ def spatial(e: Explanation) -> bool:
 def _method(e: Explanation) -> Method | None:
     """The method by its name and hyper-parameters, where both are known."""
     return _built({"method": e.method, **e.parameters}) if e.method in REGISTRY else None
+
+
+def of_input(e: Explanation) -> bool:
+    """Whether its method reads a layer, and speaks of the input all the same."""
+    method = _method(e) if e.explainer is None else e.explainer.method
+    return method is not None and method.of_input
 
 
 def is_slope(e: Explanation) -> bool:
