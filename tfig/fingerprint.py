@@ -15,6 +15,9 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic)
 WATCHED = (keras.Layer, keras.Variable, tf.Variable, tf.Tensor)
 """What is looked at on its own, or does not change."""
 
+LIBRARIES = {"keras", "tensorflow", "numpy", "builtins", "threading", "weakref"}
+"""Whose objects have a life of their own."""
+
 DEEPEST = 4
 """How far into containers and objects values are looked at."""
 
@@ -46,14 +49,7 @@ def of(value: Any, depth: int = DEEPEST) -> Any:
 
 def _is_plain_object(value: Any) -> bool:
     """Whether it is of a class of the user's, rather than of a library with a life of its own."""
-    library = type(value).__module__.split(".")[0] in (
-        "keras",
-        "tensorflow",
-        "numpy",
-        "builtins",
-        "threading",
-        "weakref",
-    )
+    library = type(value).__module__.split(".")[0] in LIBRARIES
     return hasattr(value, "__dict__") and not library and not isinstance(value, (type, types.ModuleType))
 
 

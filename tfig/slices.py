@@ -105,8 +105,7 @@ Handler = Callable[..., Any]
 """(layer or operation, its own call, *args, **kwargs) -> its output: what takes the place of a call."""
 
 
-@contextlib.contextmanager
-def rerule(model: Any, handler: Handler) -> Iterator[None]:
+def rerule(model: Any, handler: Handler) -> contextlib.AbstractContextManager:
     """While open, calls of layers without layers inside, and of a functional model's operations, are `handler`'s.
 
     Raises:
@@ -122,8 +121,7 @@ def rerule(model: Any, handler: Handler) -> Iterator[None]:
         for operation in one.operations
         if not isinstance(operation, keras.Layer)
     ]
-    with _intercepted(found, handler):
-        yield
+    return _intercepted(found, handler)
 
 
 def reachable(model: Any) -> None:

@@ -1,6 +1,7 @@
 """Scores of coalitions: x with some of its features at a baseline, evaluated in chunks."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -173,6 +174,8 @@ def regressed(
 ) -> tf.Tensor:
     """Values [B, M] of the linear model of coalitions that fits their scores best, by weighted least squares.
 
+    A single feature leaves nothing to fit: all of F(x) - F(x') is its own.
+
     Args:
         draw: (seed [N], sample [N], row [N]) -> (present [N, M], weight [N]).
         ridge: added to the diagonal.
@@ -193,14 +196,15 @@ def regressed(
     squares, products = total(problem, samples, blank, term)
     penalty = ridge * tf.ones([width]) if exact else tf.concat([ridge * tf.ones([count]), [1e-6]], 0)
     squares = squares + tf.linalg.diag(tf.cast(penalty, low.dtype))
-    if not exact:
-        return tf.linalg.solve(squares, products[..., tf.newaxis])[:, :count, 0]
-    shared = tf.cast(features.has(tf.range(problem.rows)), low.dtype)  # what is missing from the sum, among its own
-    both = tf.stack([products, shared], -1)
-    solved = tf.linalg.solve(squares, both)
-    free, ones = solved[..., 0], solved[..., 1]
-    missing = (high - low) - tf.reduce_sum(free, -1)
-    return free + ones * (missing / tf.reduce_sum(ones, -1))[:, tf.newaxis]
+    rows = tf.range(problem.rows)
+    own = tf.cast(features.has(rows), low.dtype)
+    if exact:
+        free, ones = tf.unstack(tf.linalg.solve(squares, tf.stack([products, own], -1)), axis=-1)
+        missing = (high - low) - tf.reduce_sum(free, -1)  # shared among its own
+        values = free + ones * (missing / tf.reduce_sum(ones, -1))[:, tf.newaxis]
+    else:
+        values = tf.linalg.solve(squares, products[..., tf.newaxis])[:, :count, 0]
+    return tf.where((features.own(rows) == 1)[:, tf.newaxis], own * (high - low)[:, tf.newaxis], values)
 
 
 MOST = 20
@@ -232,7 +236,7 @@ def shapley_kernel(features: Features, samples: int) -> tuple[int, Callable]:
     table = np.zeros([most + 1, most + 1], np.float32)
     for m in range(2, most + 1):
         for k in range(1, m):
-            table[m, k] = (m - 1) / (_binomial(m, k) * k * (m - k))
+            table[m, k] = (m - 1) / (math.comb(m, k) * k * (m - k))
 
     def every(seed: tf.Tensor, sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         own, place = tf.minimum(features.own(row), most), tf.minimum(tf.range(features.count), MOST)
@@ -261,13 +265,6 @@ def shapley_kernel(features: Features, samples: int) -> tuple[int, Callable]:
         return tf.where(few[:, tf.newaxis], all_, some), tf.where(few, weight, one)
 
     return samples, either
-
-
-def _binomial(n: int, k: int) -> float:
-    product = 1.0
-    for i in range(k):
-        product *= (n - i) / (i + 1)
-    return product
 
 
 def windows(problem: Problem, window: tuple[int, ...], strides: tuple[int, ...]) -> Leaves:

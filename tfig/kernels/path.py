@@ -83,8 +83,7 @@ def adaptive(problem: Problem, counts: list[int], probes: int = PROBES) -> Level
         value = p.score(line(p.baseline, p.x, tf.gather(edges, sample)))
         return value[:, tf.newaxis] * tf.one_hot(sample, probes, dtype=value.dtype)
 
-    like = problem.score(problem.x)[:, tf.newaxis] * tf.zeros([1, probes], problem.x[0].dtype)
-    values = total(problem, probes, like, probe)
+    values = total(problem, probes, tf.zeros([problem.rows, probes], problem.x[0].dtype), probe)
     change = tf.cast(tf.sqrt(tf.abs(values[:, 1:] - values[:, :-1])), tf.float32)
     density = change + 0.1 * tf.reduce_mean(change, -1, keepdims=True) + 1e-20
     share = density / tf.reduce_sum(density, -1, keepdims=True)

@@ -94,9 +94,6 @@ class KernelSHAP(Segmented):
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The fit."""
         features = self.features(problem)
-        if features.known == 1:
-            whole_ = problem.score(problem.x) - problem.score(problem.baseline)
-            return _shared(features, whole_[:, tf.newaxis], problem)
         number, draw = coalition.shapley_kernel(features, self.samples)
         return _shared(features, coalition.regressed(problem, features, number, draw, 1e-6, True), problem)
 
@@ -145,10 +142,6 @@ class LIME(Segmented):
             return present, tf.exp(-tf.square(distance / self.kernel_width))
 
         values = coalition.regressed(problem, features, self.samples, draw, max(self.alpha, 1e-6), False)
-        # A single segment leaves nothing to fit: all of the difference is its own.
-        alone = (features.own(tf.range(problem.rows)) == 1)[:, tf.newaxis]
-        whole_ = (problem.score(problem.x) - problem.score(problem.baseline))[:, tf.newaxis]
-        values = tf.where(alone, tf.where(features.has(tf.range(problem.rows)), whole_, 0), values)
         return features.spread(values, problem.x), {"values": values} if features.known is not None else {}
 
 

@@ -14,6 +14,11 @@ from tfig.network import Leaf, Leaves
 from tfig.problem import Method, Problem, Trace
 
 
+def _inners(name: str) -> Any:
+    """An attribute of the inner method."""
+    return property(lambda self: getattr(self.inner, name), doc="As the inner method.")
+
+
 @dataclasses.dataclass(frozen=True)
 class _Noisy(Method):
     """An inner method under noise on x: what SmoothGrad, SquareGrad and VarGrad share."""
@@ -30,40 +35,13 @@ class _Noisy(Method):
         if not isinstance(self.inner, Method):
             raise ValueError(f"inner is {self.inner!r}; pass a method object, e.g. tfig.IntegratedGradients(steps=32).")
 
-    @property
-    def needs_layer(self) -> bool:  # type: ignore[override]
-        """As the inner method."""
-        return self.inner.needs_layer
-
-    @property
-    def takes_references(self) -> bool:  # type: ignore[override]
-        """As the inner method."""
-        return self.inner.takes_references
-
-    @property
-    def needs(self) -> str:  # type: ignore[override]
-        """As the inner method."""
-        return self.inner.needs
-
-    @property
-    def default_baseline(self) -> str | None:  # type: ignore[override]
-        """As the inner method."""
-        return self.inner.default_baseline
-
-    @property
-    def picks_layer(self) -> bool:  # type: ignore[override]
-        """As the inner method."""
-        return self.inner.picks_layer
-
-    @property
-    def slope(self) -> bool:  # type: ignore[override]
-        """As the inner method."""
-        return self.inner.slope
-
-    @property
-    def of_input(self) -> bool:  # type: ignore[override]
-        """As the inner method."""
-        return self.inner.of_input
+    needs_layer = _inners("needs_layer")
+    takes_references = _inners("takes_references")
+    needs = _inners("needs")
+    default_baseline = _inners("default_baseline")
+    picks_layer = _inners("picks_layer")
+    slope = _inners("slope")
+    of_input = _inners("of_input")
 
     def side_specs(self, leaves: Sequence[Leaf]) -> list[tf.TensorSpec]:
         """As the inner method."""

@@ -249,19 +249,21 @@ def spatial(e: Explanation) -> bool:
 
 
 def _method(e: Explanation) -> Method | None:
-    """The method by its name and hyper-parameters, where both are known."""
+    """The method as it was asked, or by its name and hyper-parameters, where both are known."""
+    if e.explainer is not None:
+        return e.explainer.method
     return _built({"method": e.method, **e.parameters}) if e.method in REGISTRY else None
 
 
 def of_input(e: Explanation) -> bool:
     """Whether its method reads a layer, and speaks of the input all the same."""
-    method = _method(e) if e.explainer is None else e.explainer.method
+    method = _method(e)
     return method is not None and method.of_input
 
 
 def is_slope(e: Explanation) -> bool:
     """Whether attributions are slopes, per unit of x, rather than shares of the score; unknown methods' are."""
-    method = _method(e) if e.explainer is None else e.explainer.method
+    method = _method(e)
     return method is None or method.slope
 
 
