@@ -91,18 +91,23 @@ def _walk(operations: Iterable[tf.Operation], kept: Mapping[str, tf.Tensor], tra
         known = [trail.axes.get(tensor.name) for tensor in op.inputs]
         if not any(one is not None for one in known) or any(output.name in trail.axes for output in op.outputs):
             continue
-        for i, output in enumerate(op.outputs):
+        for output, axes in zip(op.outputs, _outputs(op, known, trail), strict=True):
             rank = output.shape.rank
             if rank is None:
                 continue
-            if output.name in kept and kept[output.name].name in trail.axes:
-                found: Axes | None = [*trail.axes[kept[output.name].name][:2], *[UNKNOWN] * (rank - 2)]
-            else:
-                rule = RULES.get(op.type)
-                found = rule(op, known, i, trail) if rule else _called(op, known, i, trail)
-            if found is None or len(found) != rank:
-                found = [UNKNOWN] * rank
-            trail.axes[output.name] = found
+            source = trail.axes.get(kept[output.name].name) if output.name in kept else None
+            found = axes if source is None else [*source[:2], *[UNKNOWN] * (rank - 2)]
+            trail.axes[output.name] = found if found is not None and len(found) == rank else [UNKNOWN] * rank
+
+
+def _outputs(op: tf.Operation, known: "Known", trail: Trail) -> "Known":
+    """The axes of each output."""
+    if op.type == "IdentityN":
+        return known
+    if op.type in ("PartitionedCall", "StatefulPartitionedCall"):
+        return _called(op, known, trail)
+    rule = RULES.get(op.type)
+    return [rule(op, known, trail) if rule else None] * len(op.outputs)
 
 
 def _axis(origin: Origin | None, size: int | None) -> Axis:
@@ -116,12 +121,18 @@ def _single(axis: Axis) -> Origin | None:
 
 
 Known = list[Axes | None]
-Rule = Callable[[tf.Operation, Known, int, Trail], Axes | None]
+Rule = Callable[[tf.Operation, Known, Trail], Axes | None]
+"""(operation, axes of its inputs, what was found) -> the axes of all its outputs."""
 
 
-def _same(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+def _of_first(rule: Callable[[tf.Operation, Axes], Axes | None]) -> Rule:
+    """A rule that needs the axes of the first input alone."""
+    return lambda op, known, trail: None if known[0] is None else rule(op, known[0])
+
+
+def _same(op: tf.Operation, known: Known, trail: Trail) -> Axes | None:
     """As what is broadcast together: of each axis the origin that is known and not one wide."""
-    rank = op.outputs[i].shape.rank
+    rank = op.outputs[0].shape.rank
     found: Axes = [UNKNOWN] * rank
     for axes, tensor in zip(known, op.inputs, strict=True):
         for back in range(1, 1 + min(rank, len(axes or ()))):
@@ -130,20 +141,16 @@ def _same(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
     return found
 
 
-def _first(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+def _first(op: tf.Operation, known: Known, trail: Trail) -> Axes | None:
     return known[0]
-
-
-def _own(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
-    return known[i]
 
 
 def _channelled(which: int, new: bool) -> Rule:
     """What takes an axis for channels, and keeps the others; `new`: it makes channels of its own."""
 
-    def rule(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+    def rule(op: tf.Operation, known: Known, trail: Trail) -> Axes | None:
         axes = known[which]
-        if axes is None or i:
+        if axes is None:
             return None
         channel = 1 if op.get_attr("data_format").decode().startswith("NC") else len(axes) - 1
         origin = _single(axes[channel])
@@ -154,28 +161,26 @@ def _channelled(which: int, new: bool) -> Rule:
     return rule
 
 
-def _transpose(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+def _transpose(op: tf.Operation, axes: Axes) -> Axes | None:
     order = tf.get_static_value(op.inputs[1])
-    return None if order is None or known[0] is None else [known[0][axis] for axis in order]
+    return None if order is None else [axes[axis] for axis in order]
 
 
-def _reverse(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+def _reverse(op: tf.Operation, axes: Axes) -> Axes | None:
     turned = tf.get_static_value(op.inputs[1])
-    if turned is None or known[0] is None:
+    if turned is None:
         return None
-    turned = {int(axis) % len(known[0]) for axis in turned}
-    return [UNKNOWN if axis in turned else one for axis, one in enumerate(known[0])]
+    turned = {int(axis) % len(axes) for axis in turned}
+    return [UNKNOWN if axis in turned else one for axis, one in enumerate(axes)]
 
 
-def _reshape(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+def _reshape(op: tf.Operation, axes: Axes) -> Axes | None:
     """Axes that keep their size stay; others are merged, or split as they were merged."""
-    if known[0] is None:
-        return None
     target = op.outputs[0].shape.as_list()
     if target == [None, None]:
         target = [None, _contracted(op.outputs[0])]
     parts: list[Part] = []
-    for axis, size in zip(known[0], op.inputs[0].shape.as_list(), strict=True):
+    for axis, size in zip(axes, op.inputs[0].shape.as_list(), strict=True):
         parts += [(axis[0][0], size)] if len(axis) == 1 else list(axis)
     found: Axes = []
     while target:
@@ -225,57 +230,52 @@ def _contracted(flat: tf.Tensor) -> int | None:
     return factors[0][0] if factors else None
 
 
-def _expand(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+def _expand(op: tf.Operation, axes: Axes) -> Axes | None:
     axis = tf.get_static_value(op.inputs[1])
-    if axis is None or known[0] is None:
+    if axis is None:
         return None
-    place = int(np.ravel(axis)[0]) % (len(known[0]) + 1)
-    return [*known[0][:place], UNKNOWN, *known[0][place:]]
+    place = int(np.ravel(axis)[0]) % (len(axes) + 1)
+    return [*axes[:place], UNKNOWN, *axes[place:]]
 
 
-def _squeeze(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
-    if known[0] is None:
-        return None
-    gone = {axis % len(known[0]) for axis in op.get_attr("squeeze_dims")}
+def _squeeze(op: tf.Operation, axes: Axes) -> Axes | None:
+    gone = {axis % len(axes) for axis in op.get_attr("squeeze_dims")}
     gone = gone or {axis for axis, size in enumerate(op.inputs[0].shape.as_list()) if size == 1}
-    return [one for axis, one in enumerate(known[0]) if axis not in gone]
+    return [one for axis, one in enumerate(axes) if axis not in gone]
 
 
-def _reduced(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+def _reduced(op: tf.Operation, axes: Axes) -> Axes | None:
     gone = tf.get_static_value(op.inputs[1])
-    if gone is None or known[0] is None:
+    if gone is None:
         return None
-    axes = {int(axis) % len(known[0]) for axis in np.ravel(gone)}
+    gone = {int(axis) % len(axes) for axis in np.ravel(gone)}
     kept = op.get_attr("keep_dims")
-    return [UNKNOWN if axis in axes else one for axis, one in enumerate(known[0]) if kept or axis not in axes]
+    return [UNKNOWN if axis in gone else one for axis, one in enumerate(axes) if kept or axis not in gone]
 
 
-def _joined(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+def _joined(op: tf.Operation, known: Known, trail: Trail) -> Axes | None:
     return next(axes for axes in known if axes is not None)
 
 
-def _stacked(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+def _stacked(op: tf.Operation, known: Known, trail: Trail) -> Axes | None:
     axes = next(axes for axes in known if axes is not None)
     place = op.get_attr("axis") % (len(axes) + 1)
     return [*axes[:place], UNKNOWN, *axes[place:]]
 
 
-def _unstacked(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
-    axes = known[0] or []
-    place = op.get_attr("axis") % len(axes) if axes else 0
+def _unstacked(op: tf.Operation, axes: Axes) -> Axes | None:
+    place = op.get_attr("axis") % len(axes)
     return [*axes[:place], *axes[place + 1 :]]
 
 
-def _strided(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+def _strided(op: tf.Operation, axes: Axes) -> Axes | None:
     """A slice: axes with a negative step are turned round."""
-    if known[0] is None:
-        return None
     masks = {name: op.get_attr(f"{name}_mask") for name in ("ellipsis", "new_axis", "shrink_axis")}
     steps = tf.get_static_value(op.inputs[3])
     count = op.inputs[1].shape[0]
     if steps is None or count is None:
         return None
-    rest, found = list(known[0]), []
+    rest, found = list(axes), []
     taken = sum(not (masks["new_axis"] | masks["ellipsis"]) >> k & 1 for k in range(count))
     for k in range(count):
         if masks["ellipsis"] >> k & 1:
@@ -290,16 +290,16 @@ def _strided(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | Non
     return found + rest
 
 
-def _tiled(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+def _tiled(op: tf.Operation, axes: Axes) -> Axes | None:
     times = tf.get_static_value(op.inputs[1], partial=True)
-    if times is None or known[0] is None:
+    if times is None:
         return None
     sizes = zip(op.inputs[0].shape, op.outputs[0].shape, times, strict=True)
     once = [n == 1 or (before is not None and before == after) for before, after, n in sizes]
-    return [axis if one else UNKNOWN for axis, one in zip(known[0], once, strict=True)]
+    return [axis if one else UNKNOWN for axis, one in zip(axes, once, strict=True)]
 
 
-def _multiplied(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+def _multiplied(op: tf.Operation, known: Known, trail: Trail) -> Axes | None:
     first, second = known
     rank = op.outputs[0].shape.rank
     rows = first[:-1] if first and len(first) == rank else [UNKNOWN] * (rank - 1)
@@ -308,7 +308,7 @@ def _multiplied(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | 
     return [*rows, second[-1] if second else UNKNOWN]
 
 
-def _einsum(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+def _einsum(op: tf.Operation, known: Known, trail: Trail) -> Axes | None:
     sources, target = op.get_attr("equation").decode().replace(" ", "").split("->")
     if "." in sources:
         return None
@@ -318,7 +318,7 @@ def _einsum(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None
     return [named.get(letter, UNKNOWN) for letter in target]
 
 
-def _gathered(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+def _gathered(op: tf.Operation, known: Known, trail: Trail) -> Axes | None:
     axis = tf.get_static_value(op.inputs[2])
     if axis is None or op.get_attr("batch_dims"):
         return None
@@ -329,16 +329,14 @@ def _gathered(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | No
     return [*known[0][:place], *[UNKNOWN] * op.inputs[1].shape.rank, *known[0][place + 1 :]]
 
 
-def _called(op: tf.Operation, known: Known, i: int, trail: Trail) -> Axes | None:
+def _called(op: tf.Operation, known: Known, trail: Trail) -> Known:
     """What is computed inside a function, as Keras' grouped convolutions and loaded models are."""
-    if op.type not in ("PartitionedCall", "StatefulPartitionedCall"):
-        return None
     body = getattr(op.graph._get_function(op.get_attr("f").name), "graph", None)
     if body is None:
-        return None
+        return [None] * len(op.outputs)
     inside = Trail({one.name: axes for one, axes in zip(body.inputs, known, strict=True) if axes}, trail.channels)
     _walk(body.get_operations(), {}, inside)
-    return inside.axes.get(body.outputs[i].name)
+    return [inside.axes.get(one.name) for one in body.outputs]
 
 
 def _table() -> dict[str, Rule]:
@@ -356,19 +354,20 @@ def _table() -> dict[str, Rule]:
         "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "SpaceToBatchND", "BatchToSpaceND",
         "LogicalNot", "IsNan", "IsFinite", "ZerosLike", "OnesLike", "FakeQuantWithMinMaxVars",
     ), _first))  # fmt: skip
-    rules.update(dict.fromkeys(("Mean", "Sum", "Max", "Min", "Prod", "All", "Any", "EuclideanNorm"), _reduced))
     rules.update(dict.fromkeys(("Conv2D", "Conv3D", "DepthwiseConv2dNative"), _channelled(0, new=True)))
     rules.update(dict.fromkeys(("Conv2DBackpropInput", "Conv3DBackpropInputV2"), _channelled(2, new=True)))
     rules.update(dict.fromkeys((
         "MaxPool", "AvgPool", "MaxPool3D", "AvgPool3D", "FusedBatchNorm", "FusedBatchNormV3", "BiasAdd",
     ), _channelled(0, new=False)))  # fmt: skip
     rules.update(dict.fromkeys(("MatMul", "BatchMatMulV2", "BatchMatMulV3"), _multiplied))
-    return {
-        **rules, "IdentityN": _own, "Transpose": _transpose, "ReverseV2": _reverse, "Reshape": _reshape,
-        "ExpandDims": _expand, "Squeeze": _squeeze, "ConcatV2": _joined, "Pack": _stacked, "Unpack": _unstacked,
-        "Split": lambda op, known, i, trail: known[1], "StridedSlice": _strided, "Tile": _tiled, "Einsum": _einsum,
-        "GatherV2": _gathered,
+    rules.update({"Split": lambda op, known, trail: known[1], "ConcatV2": _joined, "Pack": _stacked})
+    rules.update({"Einsum": _einsum, "GatherV2": _gathered})
+    firsts = {
+        "Transpose": _transpose, "ReverseV2": _reverse, "Reshape": _reshape, "ExpandDims": _expand, "Tile": _tiled,
+        "Squeeze": _squeeze, "Unpack": _unstacked, "StridedSlice": _strided,
+        **dict.fromkeys(("Mean", "Sum", "Max", "Min", "Prod", "All", "Any", "EuclideanNorm"), _reduced),
     }  # fmt: skip
+    return {**rules, **{name: _of_first(rule) for name, rule in firsts.items()}}
 
 
 RULES: dict[str, Rule] = _table()
