@@ -41,10 +41,11 @@ ROUTING = (
 """Layers that only move, repeat or choose values: the plain gradient is their rule."""
 
 STRETCHING = (
-    (L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D),
-    (L.Cropping1D, L.Cropping2D, L.Cropping3D),
-    (L.UpSampling1D, L.UpSampling2D, L.UpSampling3D),
+    ("padding", 0, (L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D)),
+    ("cropping", 0, (L.Cropping1D, L.Cropping2D, L.Cropping3D)),
+    ("size", 1, (L.UpSampling1D, L.UpSampling2D, L.UpSampling3D)),
 )
+"""(by which attribute, the value of it that changes nothing, layers)."""
 
 # Operations of functional models that are not layers, by the names of their classes.
 ACTIVATION_OPS = {
@@ -76,8 +77,12 @@ ELEMENTWISE = {
 }  # fmt: skip
 
 
-def kind(part: Any) -> str | None:
-    """What a layer or operation is: linear, affine, average, activation, maximum, sum, routing, or None: unknown."""
+def kind(part: Any, args: tuple = ()) -> str | None:
+    """What a layer or operation is: linear, affine, average, activation, maximum, sum, routing, or None: unknown.
+
+    Args:
+        args: what it is called with: a product with what is known beforehand is affine.
+    """
     for name, classes in (
         ("linear", DENSE + CONVOLUTIONS),
         ("affine", AFFINE),
@@ -95,7 +100,7 @@ def kind(part: Any) -> str | None:
     named = type(part).__name__
     return (
         "activation" if named in ACTIVATION_OPS else "sum" if named in SUM_OPS else "routing" if named in ROUTING_OPS
-        else "affine" if named in AFFINE_OPS else None
+        else "affine" if named in AFFINE_OPS or _factor(part, args) is not None else None
     )  # fmt: skip
 
 
@@ -110,12 +115,12 @@ def _odd(part: Any) -> bool:
 
 def stages(layer: keras.Layer) -> list[Linear]:
     """The linear maps of a layer, one after the other, before its activation."""
-    bias = _wide(layer.bias) if getattr(layer, "use_bias", True) and layer.bias is not None else 0.0
+    bias = wide(layer.bias) if getattr(layer, "use_bias", True) and layer.bias is not None else 0.0
     if isinstance(layer, L.Dense):
         return [Linear(lambda x, w: tf.linalg.matmul(x, w) if len(x.shape) == 2 else tf.tensordot(x, w, 1),
-                       _wide(layer.kernel), bias)]  # fmt: skip
+                       wide(layer.kernel), bias)]  # fmt: skip
     if isinstance(layer, L.EinsumDense):
-        return [Linear(lambda x, w: ops.einsum(layer.equation, x, w), _wide(layer.kernel), bias)]
+        return [Linear(lambda x, w: ops.einsum(layer.equation, x, w), wide(layer.kernel), bias)]
     return _convolution(layer, _channels(layer, bias))
 
 
@@ -136,10 +141,10 @@ def _convolution(layer: Any, bias: Any) -> list[Linear]:
     if isinstance(layer, (L.SeparableConv1D, L.SeparableConv2D)):
         one = {"strides": 1, "padding": "valid", "data_format": layer.data_format}
         return [
-            Linear(lambda x, w: ops.depthwise_conv(padded(x), w, **dilated), _wide(layer.depthwise_kernel), 0.0),
-            Linear(lambda x, w: ops.conv(x, w, **one), _wide(layer.pointwise_kernel), bias),
+            Linear(lambda x, w: ops.depthwise_conv(padded(x), w, **dilated), wide(layer.depthwise_kernel), 0.0),
+            Linear(lambda x, w: ops.conv(x, w, **one), wide(layer.pointwise_kernel), bias),
         ]
-    kernel = _wide(layer.kernel)
+    kernel = wide(layer.kernel)
     if isinstance(layer, (L.DepthwiseConv1D, L.DepthwiseConv2D)):
         return [Linear(lambda x, w: ops.depthwise_conv(padded(x), w, **dilated), kernel, bias)]
     if isinstance(layer, (L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose)):
@@ -155,30 +160,31 @@ def _channels(layer: Any, bias: Any) -> Any:
     return tf.reshape(bias, [1, -1, *[1] * len(layer.strides)])
 
 
-def affine(layer: Any, rank: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """(scale, offset) of what scales each channel at inference, shaped to be broadcast to inputs of `rank`."""
-    if not isinstance(layer, keras.Layer):  # a negation
-        return tf.constant(-1.0), tf.constant(0.0)
+def affine(layer: Any, args: tuple, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """(scale, offset) of what scales each channel of x at inference, shaped to be broadcast to it."""
+    if not isinstance(layer, keras.Layer):
+        factor, dtype = _factor(layer, args), wide(x).dtype
+        return tf.constant(-1.0 if factor is None else factor, dtype), tf.zeros([], dtype)
     dtype = "float64" if layer.compute_dtype == "float64" else "float32"
     if isinstance(layer, L.Rescaling):
         return tf.cast(layer.scale, dtype), tf.cast(layer.offset, dtype)
     if isinstance(layer, L.Normalization):
-        deviation = tf.maximum(tf.sqrt(_wide(layer.variance)), keras.config.epsilon())
-        scale, offset = 1 / deviation, -_wide(layer.mean) / deviation
-        return (1 / scale, _wide(layer.mean)) if layer.invert else (scale, offset)
-    scale = tf.math.rsqrt(_wide(layer.moving_variance) + layer.epsilon)
-    scale = scale * _wide(layer.gamma) if layer.scale else scale
-    offset = -_wide(layer.moving_mean) * scale
-    offset = offset + _wide(layer.beta) if layer.center else offset
-    shape = [1] * rank
+        deviation = tf.maximum(tf.sqrt(wide(layer.variance)), keras.config.epsilon())
+        scale, offset = 1 / deviation, -wide(layer.mean) / deviation
+        return (1 / scale, wide(layer.mean)) if layer.invert else (scale, offset)
+    scale = tf.math.rsqrt(wide(layer.moving_variance) + layer.epsilon)
+    scale = scale * wide(layer.gamma) if layer.scale else scale
+    offset = -wide(layer.moving_mean) * scale
+    offset = offset + wide(layer.beta) if layer.center else offset
+    shape = [1] * len(x.shape)
     shape[layer.axis] = -1
     return tf.reshape(scale, shape), tf.reshape(offset, shape)
 
 
-def factor(part: Any, args: tuple) -> Any:
+def _factor(part: Any, args: tuple) -> Any:
     """What an operation multiplies its one tensor with, where that is known beforehand; else None."""
     named = type(part).__name__
-    if isinstance(part, keras.Layer) or named not in ("Multiply", "TrueDivide", "Divide") or len(args) != 2:
+    if named not in ("Multiply", "TrueDivide", "Divide") or len(args) != 2:
         return None
     known = [tf.get_static_value(one) if tf.is_tensor(one) else one for one in args]
     if known[1] is not None and tf.is_tensor(args[0]):
@@ -188,10 +194,9 @@ def factor(part: Any, args: tuple) -> Any:
 
 def leaves_all(part: Any) -> bool:
     """Whether a padding, cropping or enlarging layer pads, crops and enlarges by nothing."""
-    ways = {"padding": 0, "cropping": 0, "size": 1}
     return any(
         isinstance(part, kinds) and np.all(np.asarray(getattr(part, way)) == nothing)
-        for kinds, (way, nothing) in zip(STRETCHING, ways.items(), strict=True)
+        for way, nothing, kinds in STRETCHING
     )
 
 
@@ -211,7 +216,7 @@ def outwards(layer: keras.Layer, scale: tf.Tensor) -> tf.Tensor:
     return vector[:, tf.newaxis] if transposed else vector
 
 
-def _wide(value: Any) -> tf.Tensor:
-    """A variable, or half of one in float32."""
+def wide(value: Any) -> tf.Tensor:
+    """A tensor or variable, in float32 where it has less."""
     tensor = tf.convert_to_tensor(value)
     return tf.cast(tensor, tf.float32) if tensor.dtype.size < 4 else tensor

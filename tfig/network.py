@@ -120,10 +120,9 @@ class Network:
         return tuple(next(explained) if leaf.explained else next(held) for leaf in self.leaves)
 
     def inner(self, x: Sequence[Any]) -> tuple[Any, ...]:
-        """Leaves as the user gives them, with channels last; of explained leaves alone, too."""
+        """Explained leaves as the user gives them, with channels last."""
         explained = [leaf for leaf in self.leaves if leaf.explained]
-        leaves = self.leaves if len(x) == len(self.leaves) else explained
-        return tuple(moved(value, leaf.channels) for value, leaf in zip(x, leaves, strict=bool(x)))
+        return tuple(moved(value, leaf.channels) for value, leaf in zip(x, explained, strict=bool(x)))
 
     def outer(self, x: Leaves) -> Leaves:
         """Explained leaves with channels last, as the user gives them."""
@@ -233,11 +232,11 @@ def interface(model: Any) -> Any:
     if serving_signature(model) is not None:
         return takes if len(takes) > 1 else next(iter(takes.values()))
     if isinstance(model, keras.Model) and takes:
-        takes = {name: dataclasses.replace(leaf, precise=slices.precise(model)) for name, leaf in takes.items()}
-        if isinstance(model, keras.Sequential) or len(takes) == 1:
-            return next(iter(takes.values()))
         leaves = iter(takes.values())
-        return takes if isinstance(model.input, dict) else tf.nest.map_structure(lambda _: next(leaves), model.input)
+        if isinstance(model, keras.Sequential) or len(takes) == 1:
+            return _precise(model, next(leaves))
+        nest = takes if isinstance(model.input, dict) else tf.nest.map_structure(lambda _: next(leaves), model.input)
+        return _precise(model, nest)
     built = model.get_build_config() if isinstance(model, keras.Model) and model.built else None
     if not built:
         raise ValueError(
@@ -245,8 +244,12 @@ def interface(model: Any) -> Any:
             "data."
         )
     shapes = built["input_shape"] if "input_shape" in built else next(iter(built["shapes_dict"].values()))
-    found = _shapes(shapes, model.input_dtype, itertools.count())
-    return tf.nest.map_structure(lambda leaf: dataclasses.replace(leaf, precise=slices.precise(model)), found)
+    return _precise(model, _shapes(shapes, model.input_dtype, itertools.count()))
+
+
+def _precise(model: keras.Model, leaves: Any) -> Any:
+    found = slices.precise(model)
+    return tf.nest.map_structure(lambda leaf: dataclasses.replace(leaf, precise=found), leaves)
 
 
 def _shapes(shapes: Any, dtype: str, counter: Iterator[int], name: str | None = None) -> Any:
@@ -280,9 +283,9 @@ def read(model: Any, x: Any) -> tuple[Any, list[np.ndarray]]:
     takes = declared(model)
     names = _names(model, x, takes)
     arrays = [value if isinstance(value, np.ndarray) else np.asarray(value) for value in tf.nest.flatten(x)]
-    leaves, values = [], []
+    leaves, values, precise = [], [], slices.precise(model)
     for name, array in zip(names, arrays, strict=True):
-        leaf, value = _read_leaf(name, array, takes.get(name), model)
+        leaf, value = _read_leaf(name, array, takes.get(name), isinstance(model, keras.Layer), precise)
         leaves.append(leaf)
         values.append(value)
     rows = {leaf.name: len(value) for leaf, value in zip(leaves, values, strict=True)}
@@ -311,8 +314,10 @@ def _names(model: Any, x: Any, takes: dict[str, Leaf]) -> list[str]:
     return list(takes) if takes else [generated(i) for i in range(count)]
 
 
-def _read_leaf(name: str, array: np.ndarray, takes: Leaf | None, model: Any) -> tuple[Leaf, np.ndarray]:
-    kind, keras_model = array.dtype, isinstance(model, keras.Layer)
+def _read_leaf(
+    name: str, array: np.ndarray, takes: Leaf | None, keras_model: bool, precise: bool
+) -> tuple[Leaf, np.ndarray]:
+    kind = array.dtype
     if takes is None:
         floating = kind.kind == "f" or kind == np.uint8 or kind.name == "bfloat16"
         dtype = (keras.config.floatx() if keras_model or kind.kind != "f" else kind.name) if floating else kind.name
@@ -330,7 +335,7 @@ def _read_leaf(name: str, array: np.ndarray, takes: Leaf | None, model: Any) -> 
         name,
         (None, *(want if want is None else got for want, got in zip(shown[1:], array.shape[1:], strict=True))),
         takes.dtype,
-        precise=slices.precise(model),
+        precise=precise,
     )
     if leaf.dtype == "string":
         return leaf, array

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import tensorflow as tf
@@ -27,7 +27,7 @@ RANDOM = ("Random", "StatelessRandom", "Multinomial", "Truncated", "Parameterize
 """How the names of operations begin that draw."""
 
 KEPT = 32
-"""Programs kept for each model; the least recently used is dropped first."""
+"""Programs, and surveys, kept for each model; the least recently used is dropped first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +54,7 @@ class Question:
     @property
     def key(self) -> tuple:
         """The question by value, holding neither layers nor functions alive."""
-        return self.method, self.read_by(self.quantity), id(self.layer), self.baseline, self.tokens, self.channels
-
-    @staticmethod
-    def read_by(quantity: Quantity) -> tuple:
-        """A quantity by value, holding no function alive."""
-        weak = None if quantity.function is None else weakref.ref(quantity.function)
-        return quantity.output, quantity.head, weak, surroundings(quantity.function)
+        return self.method, self.quantity.key, id(self.layer), self.baseline, self.tokens, self.channels
 
 
 class Program:
@@ -103,7 +97,8 @@ class _Build:
     def answer(self, x, target, against, seed, chunk, fed, sides):
         """The computation, from the user's leaves to the answer."""
         network, method = self.network, self.question.method
-        points, constants = network.split(network.inner(x))
+        points, constants = network.split(x)
+        points = network.inner(points)
         fed = network.inner(fed)
         finite = tf.reduce_all(tf.stack([_finite(leaf) for leaf in points] or [tf.ones_like(seed, tf.bool)]), 0)
         points = tuple(tf.where(per_row(finite, leaf) > 0, leaf, 0) for leaf in points)
@@ -267,30 +262,23 @@ def traced(body: Callable[..., Any], signature: Sequence[Any]) -> Any:
         return tf.function(body, input_signature=signature, autograph=False).get_concrete_function()
 
 
-_programs: weakref.WeakKeyDictionary[Any, collections.OrderedDict[tuple, Program]] = weakref.WeakKeyDictionary()
+T = TypeVar("T")
+Store = weakref.WeakKeyDictionary[Any, collections.OrderedDict[tuple, T]]
 
 
-def program(model: Any, structure: Any, question: Question) -> Program:
-    """The compiled program of a question to a model, from the cache if it has been asked before.
+def remembered(store: Store[T], model: Any, key: Callable[[], tuple], make: Callable[[], T]) -> T:
+    """What `make` gave for a model and a key, from the store where it has been asked for before.
 
-    The cache dies with the model. A change of the model's variables, activations or flags, or of what the calls of its
-    layers read (`tfig.fingerprint`), is a new question.
+    The store's entries die with the model; of each model the `KEPT` last used are kept.
     """
-    network = Network(model, structure)
-    named = str(tf.nest.map_structure(lambda leaf: leaf.name, structure))
-
-    def key() -> tuple:
-        which = getattr(model, "__func__", None)
-        return *question.key, tuple(network.leaves), named, slices.state(model), surroundings(model), which
-
     with slices.LOCK:
         try:
-            known = _programs.setdefault(getattr(model, "__self__", model), collections.OrderedDict())
+            known = store.setdefault(getattr(model, "__self__", model), collections.OrderedDict())
         except TypeError:  # neither hashable nor weakly referable
-            return Program(network, question)
+            return make()
         asked = key()
         if asked not in known:
-            found = Program(network, question)
+            found = make()
             asked = key()  # what the trace itself has changed, a counter of calls, is no change of the question
             known[asked] = found
         known.move_to_end(asked)
@@ -299,7 +287,31 @@ def program(model: Any, structure: Any, question: Question) -> Program:
         return known[asked]
 
 
+def forgotten(store: Store[Any], model: Any) -> None:
+    """Drop what is remembered of a model."""
+    with slices.LOCK, contextlib.suppress(TypeError):
+        store.pop(getattr(model, "__self__", model), None)
+
+
+_programs: Store[Program] = weakref.WeakKeyDictionary()
+
+
+def program(model: Any, structure: Any, question: Question) -> Program:
+    """The compiled program of a question to a model, from the cache if it has been asked before.
+
+    A change of the model's variables, activations or flags, or of what the calls of its layers read
+    (`tfig.fingerprint`), is a new question.
+    """
+    network = Network(model, structure)
+    named = str(tf.nest.map_structure(lambda leaf: leaf.name, structure))
+
+    def key() -> tuple:
+        which = getattr(model, "__func__", None)
+        return *question.key, tuple(network.leaves), named, slices.state(model), surroundings(model), which
+
+    return remembered(_programs, model, key, lambda: Program(network, question))
+
+
 def drop(model: Any) -> None:
     """Forget the programs of a model."""
-    with slices.LOCK, contextlib.suppress(TypeError):
-        _programs.pop(getattr(model, "__self__", model), None)
+    forgotten(_programs, model)

@@ -1,6 +1,7 @@
 """The score that is explained, F(x) -> [B]: targets resolved once, logits and probabilities converted either way."""
 
 import dataclasses
+import weakref
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -8,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfig.ending import converted
+from tfig.fingerprint import surroundings
 from tfig.network import Leaves
 
 PREDICTED, RUNNER_UP = -1, -2
@@ -49,6 +51,12 @@ class Quantity:
     output: str | None = None
     head: str | int | None = None
     function: Callable[[Any], tf.Tensor] | None = None
+
+    @property
+    def key(self) -> tuple:
+        """The quantity by value, holding no function alive."""
+        weak = None if self.function is None else weakref.ref(self.function)
+        return self.output, self.head, weak, surroundings(self.function)
 
     def read(self, outputs: Any, points: Leaves = ()) -> tuple[Any, str]:
         """(the outputs asked for, how the model's own outputs end, as far back as `points`).
@@ -243,7 +251,7 @@ def apply(function: Callable[[Any], tf.Tensor], outputs: Any) -> tf.Tensor:
     score = tf.convert_to_tensor(function(outputs))
     if score.shape.rank != 1:
         raise ValueError(f"the callable target gave shape {_shown(score)}; it must give one score per row, [B].")
-    return tf.cast(score, tf.float32) if score.dtype.size < 4 else score
+    return score
 
 
 def _with_gradient(value: tf.Tensor, factor: float) -> tf.Tensor:

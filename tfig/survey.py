@@ -1,6 +1,5 @@
 """What one look at a traced model shows: its layers in their order, its last feature map, where channels are."""
 
-import contextlib
 import dataclasses
 import functools
 import operator
@@ -13,8 +12,9 @@ import tensorflow as tf
 
 from tfig import layout, slices
 from tfig.fingerprint import surroundings
+from tfig.graph import ancestors
 from tfig.network import Leaf, Network
-from tfig.program import Question, drop, traced
+from tfig.program import Store, drop, forgotten, remembered, traced
 from tfig.score import Quantity, apply
 
 WHOLE = Quantity()
@@ -54,35 +54,32 @@ def survey(model: Any, structure: Any, quantity: Quantity = WHOLE) -> Survey:
     network = Network(model, flat)
 
     def key() -> tuple:
-        return tuple(network.leaves), slices.state(model), surroundings(model), *Question.read_by(quantity)
+        # Layers that are gone are equal to none, whatever has their ids now.
+        parts = tuple(map(weakref.ref, slices.layers(model)))
+        return tuple(network.leaves), parts, slices.state(model), surroundings(model), *quantity.key
 
-    try:
-        known = _surveys.setdefault(getattr(model, "__self__", model), {})
-    except TypeError:  # neither hashable nor weakly referable
-        known = {}
-    before = known.get(key())
-    if before is not None and all(one() is not None for one in before.called):
-        return before
-    found: list[Survey] = []
+    def look() -> Survey:
+        found: list[Survey] = []
 
-    def trace(*x):
-        seen: list[Call] = []
+        def trace(*x):
+            seen: list[Call] = []
 
-        def record(layer: keras.Layer, call: Any, *args: Any, **kwargs: Any) -> Any:
-            output = call(*args, **kwargs)
-            tensors = [leaf for leaf in tf.nest.flatten(output) if tf.is_tensor(leaf)]
-            if tensors:
-                seen.append(Call(layer, args[0] if args else None, tensors[0]))
-            return output
+            def record(layer: keras.Layer, call: Any, *args: Any, **kwargs: Any) -> Any:
+                output = call(*args, **kwargs)
+                tensors = [leaf for leaf in tf.nest.flatten(output) if tf.is_tensor(leaf)]
+                if tensors:
+                    seen.append(Call(layer, args[0] if args else None, tensors[0]))
+                return output
 
-        with slices.watched(model, record):
-            outputs = network(x)
-        found[:] = [_looked_at(x, seen, *_read(outputs, quantity))]
-        return outputs
+            with slices.watched(model, record):
+                outputs = network(x)
+            found[:] = [_looked_at(x, seen, *_read(outputs, quantity))]
+            return outputs
 
-    traced(trace, [leaf.spec for leaf in network.leaves])
-    known[key()] = found[0]
-    return found[0]
+        traced(trace, [leaf.spec for leaf in network.leaves])
+        return found[0]
+
+    return remembered(_surveys, model, key, look)
 
 
 def _read(outputs: Any, quantity: Quantity) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
@@ -115,7 +112,7 @@ def _looked_at(x: Sequence[tf.Tensor], seen: list[Call], score: list[tf.Tensor],
     # Of inputs that are held nothing is explained.
     floating = [leaf.dtype.is_floating for leaf in x]
     ranks = [len(leaf.shape) if kind or not any(floating) else None for leaf, kind in zip(x, floating, strict=True)]
-    behind, ends = _ancestors(score), {id(one) for one in read}
+    behind, ends = ancestors(score), {id(one) for one in read}
     maps: dict[int, Call] = {}
     for one in outer:  # what a layer hands through, or hands on from inside, is its maker's
         made = one.output is not one.given and not isinstance(one.layer, keras.layers.Permute)
@@ -150,17 +147,6 @@ def _ends(maps: list[Call], operations: Iterable[tf.Operation]) -> list[keras.La
         used |= before if mine else 0
         reached[op.name] = before | mine
     return [one.layer for i, one in enumerate(maps) if not used >> i & 1]
-
-
-def _ancestors(tensors: Iterable[tf.Tensor]) -> set[str]:
-    """The names of all operations that tensors are computed by."""
-    waiting, seen = [tensor.op for tensor in tensors], set()
-    while waiting:
-        op = waiting.pop()
-        if op.name not in seen:
-            seen.add(op.name)
-            waiting.extend(tensor.op for tensor in op.inputs)
-    return seen
 
 
 def last_map(model: Any, structure: Any, quantity: Quantity) -> keras.Layer:
@@ -213,8 +199,7 @@ def forget(model: Any) -> None:
     >>> tfig.forget(model)
     """
     drop(model)
-    with contextlib.suppress(TypeError):
-        _surveys.pop(getattr(model, "__self__", model), None)
+    forgotten(_surveys, model)
 
 
-_surveys: weakref.WeakKeyDictionary[Any, dict[tuple, Survey]] = weakref.WeakKeyDictionary()
+_surveys: Store[Survey] = weakref.WeakKeyDictionary()

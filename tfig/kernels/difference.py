@@ -13,8 +13,9 @@ import keras
 import tensorflow as tf
 
 from tfig import anatomy
-from tfig.kernels.gradient import connected
-from tfig.kernels.propagation import Book, NoRule, opened, read, summands, wide
+from tfig.anatomy import wide
+from tfig.kernels.gradient import connected, finite_or
+from tfig.kernels.propagation import Book, NoRule, opened, read, summands
 from tfig.layout import moved
 from tfig.network import Leaves
 from tfig.problem import Problem
@@ -116,11 +117,10 @@ class Differences(Book):
 
     def maximum(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
         """What x's winner gains over the reference's is its own; the rest the reference's winner's (cross-maxima)."""
+        axis = 1 if getattr(layer, "data_format", None) == "channels_first" else -1
         states, carriers = self._split(x)
-        if getattr(layer, "data_format", None) == "channels_first":
-            states, carriers = moved(states, 1), [moved(one, 1) for one in carriers]
-            return moved(self._maximum(layer, moved(call(x[: tf.shape(states)[0]]), 1), states, carriers), 1, back=True)
-        return self._maximum(layer, call(states), states, carriers)
+        both, carriers = moved(call(states), axis), [moved(one, axis) for one in carriers]
+        return moved(self._maximum(layer, both, moved(states, axis), carriers), axis, back=True)
 
     def _maximum(self, layer: Any, both: tf.Tensor, states: tf.Tensor, carriers: list[tf.Tensor]) -> tf.Tensor:
         """Of maps with channels last."""
@@ -209,10 +209,9 @@ def contributions(problem: Problem, cancel: bool, name: str) -> Leaves:
             carried = tf.add_n(tf.split(chosen, book.blocks)[2:])
         return tuple(m / scale for m in connected(tape.gradient(carried, flat), flat))
 
-    # float16 would lose the multipliers of single pixels, or, where these are large, overflow: they are linear in it.
+    # float16 would lose the multipliers of single pixels: they are linear in the scale.
     found = multipliers(score.scale)
     if score.scale != 1:
-        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(one)) for one in found])
-        found = tf.cond(finite, lambda: found, lambda: multipliers(1.0))
+        found = finite_or(found, lambda: multipliers(1.0))
     products = iter([m * one for m, one in zip(found, flat, strict=True)])
     return tuple(tf.add_n([next(products) for _ in parts]) for parts in carriers)

@@ -23,14 +23,17 @@ def value_and_gradient(score: Callable[[Leaves], tf.Tensor], x: Leaves) -> tuple
     gradients = connected(tape.gradient(value, x), x)
     if getattr(score, "scale", 1) == 1:
         return value, gradients
-    # What keeps small gradients of a float16 model from vanishing makes large ones overflow.
-    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+    return value, finite_or(gradients, lambda: value_and_gradient(score.unscaled(), x)[1])  # type: ignore[attr-defined]
+
+
+def finite_or(scaled: Leaves, unscaled: Callable[[], Leaves]) -> Leaves:
+    """What was found with a scale, where it is finite: large gradients of a float16 model overflow by it."""
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(one)) for one in scaled])
 
     def again() -> Leaves:
-        unscaled = value_and_gradient(score.unscaled(), x)[1]  # type: ignore[attr-defined]
-        return tuple(tf.where(tf.math.is_finite(g), g, u) for g, u in zip(gradients, unscaled, strict=True))
+        return tuple(tf.where(tf.math.is_finite(a), a, b) for a, b in zip(scaled, unscaled(), strict=True))
 
-    return value, tf.cond(finite, lambda: gradients, again)
+    return tf.cond(finite, lambda: scaled, again)
 
 
 def connected(gradients: Sequence[tf.Tensor | None], x: Leaves) -> Leaves:

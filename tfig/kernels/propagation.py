@@ -14,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfig import anatomy, ending
+from tfig.anatomy import wide
+from tfig.graph import ancestors, behind, depending
 from tfig.kernels.gradient import connected
 from tfig.network import Leaves
 from tfig.problem import Problem, per_row
@@ -81,13 +83,11 @@ class Reader:
         graph = tf.compat.v1.get_default_graph()
         begin = len(graph.get_operations())
         inputs = [leaf for leaf in tf.nest.flatten((args, kwargs)) if tf.is_tensor(leaf)]
-        what = anatomy.kind(part)
-        if what is None and anatomy.factor(part, args) is not None:
-            what = "affine"
+        what, seen = anatomy.kind(part, args), self.sees(inputs)
         try:
-            if what is None and self.sees(inputs):
+            if what is None and seen:
                 raise NoRule(f"{part.name!r} ({type(part).__name__})")
-            output = self._called(what, part, call, args, kwargs) if self.sees(inputs) else call(*args, **kwargs)
+            output = self._called(what, part, call, args, kwargs) if seen else call(*args, **kwargs)
         except NoRule as missing:
             self.refused.append(str(missing))
             output = call(*args, **kwargs)
@@ -103,7 +103,13 @@ class Reader:
 
         book, x = self.book, args[0] if args else None
         if what == "affine":
-            return self._scaled(part, call, args, kwargs)
+            place = next(i for i, one in enumerate(args) if sees(one))
+            return book.affine(
+                part,
+                lambda z: call(*args[:place], z, *args[place + 1 :], **kwargs),
+                args[place],
+                *anatomy.affine(part, args, args[place]),
+            )
         if what == "routing":
             return x if anatomy.leaves_all(part) else book.routing(part, lambda *a: call(*a, **kwargs), args, sees)
         if what == "sum":
@@ -124,20 +130,11 @@ class Reader:
         z = book.linear(part, before, x, not self.sees_weights(x))
         return z if kept[0] is None else self._activated(part, kept[0], z)
 
-    def _scaled(self, part: Any, call: Callable[..., Any], args: tuple, kwargs: dict) -> tf.Tensor:
-        factor = anatomy.factor(part, args)
-        x: tf.Tensor = next(one for one in args if tf.is_tensor(one) and self.sees([one]))
-        if factor is None:
-            scale, shift = anatomy.affine(part, len(x.shape))
-            return self.book.affine(part, lambda z: call(z, *args[1:], **kwargs), x, scale, shift)
-        scale = tf.constant(factor, wide(x).dtype)
-        return self.book.affine(part, lambda z: z * tf.cast(scale, z.dtype), x, scale, tf.zeros([], scale.dtype))
-
     def _activated(self, part: Any, function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
         graph = tf.compat.v1.get_default_graph()
         begin = len(graph.get_operations())
         function(x)
-        made = [op for op in graph.get_operations()[begin:] if behind([*op.inputs], lambda one: one is x)]
+        made = depending(graph.get_operations()[begin:], [x])
         mixing = [op.type for op in made if op.type not in anatomy.ELEMENTWISE]
         if mixing not in ([], ["Softmax"], ["Reshape", "Softmax", "Reshape"]):
             named = getattr(getattr(part, "activation", None), "__name__", type(part).__name__)
@@ -162,21 +159,9 @@ class Reader:
         advice = "explain a layer behind it (layer=), or use a gradient or path method."
         if self.refused:
             raise ValueError(f"{self.book.name} has no rule for {self.refused[0]}; {advice}")
-        behind: set[str] = set()
-        waiting = [tensor.op for tensor in tf.nest.flatten(outputs)]
-        while waiting:
-            operation = waiting.pop()
-            if operation.name not in behind:
-                behind.add(operation.name)
-                waiting.extend(tensor.op for tensor in operation.inputs)
-        targets = {id(point) for point in self.points}
-        reached: set[str] = set()
-        for operation in tf.compat.v1.get_default_graph().get_operations():
-            if operation.name not in behind:
-                continue
-            if not any(id(tensor) in targets or tensor.op.name in reached for tensor in operation.inputs):
-                continue
-            reached.add(operation.name)
+        needed = ancestors(tf.nest.flatten(outputs))
+        made = [op for op in tf.compat.v1.get_default_graph().get_operations() if op.name in needed]
+        for operation in depending(made, self.points):
             floating = any(tensor.dtype.is_floating for tensor in operation.outputs)
             if floating and operation.name not in self.covered and operation.type not in anatomy.ROUTING_TYPES:
                 raise ValueError(
@@ -189,19 +174,6 @@ def _nothing(value: Any) -> bool:
     """Whether a summand is known to be zero."""
     known = tf.get_static_value(value) if tf.is_tensor(value) else value
     return known is not None and not np.any(known)
-
-
-def behind(tensors: list[tf.Tensor], wanted: Callable[[tf.Tensor], bool]) -> bool:
-    """Whether a walk back through the graph from `tensors` meets one that is wanted."""
-    waiting, seen = list(tensors), set()
-    while waiting:
-        one = waiting.pop()
-        if wanted(one):
-            return True
-        if one.op.name not in seen:
-            seen.add(one.op.name)
-            waiting.extend(one.op.inputs)
-    return False
 
 
 def read(problem: Problem, score: Score, points: Leaves, book: Book) -> Any:
@@ -338,11 +310,6 @@ def summands(part: Any, args: tuple) -> list[tuple[float, Any]]:
 def _valued(y: tf.Tensor, passed: tf.Tensor) -> tf.Tensor:
     """`y`, exactly, with the gradient of `passed`."""
     return hold(y) + tf.cast(passed - hold(passed), y.dtype)
-
-
-def wide(x: tf.Tensor) -> tf.Tensor:
-    """A tensor, in float32 where it has less."""
-    return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
 
 
 def relevance(

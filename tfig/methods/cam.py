@@ -7,10 +7,10 @@ import keras
 import tensorflow as tf
 
 from tfig import anatomy
+from tfig.graph import behind
 from tfig.kernels.coalition import like as positions_of
 from tfig.kernels.expectation import total
 from tfig.kernels.gradient import value_and_gradient
-from tfig.kernels.propagation import behind
 from tfig.kernels.rectified import overridden
 from tfig.network import Leaves
 from tfig.problem import Method, Problem, Trace
@@ -89,13 +89,8 @@ class CAM(_Map):
         with problem.rerule(record):
             _, gradients = value_and_gradient(score, problem.x)
         kinds = [type(part).__name__ for part in after]
-        linear = [*after[:2], *(part for part in after[2:] if not _opened(part))]
-        if (
-            len(linear) != 2
-            or not kinds[0].startswith("GlobalAveragePooling")
-            or kinds[1] != "Dense"
-            or not (_opened(after[1]))
-        ):
+        pooled = len(after) > 1 and kinds[0].startswith("GlobalAveragePooling") and kinds[1] == "Dense"
+        if not (pooled and all(map(_opened, after[1:]))):
             raise ValueError(
                 f"CAM is defined where global average pooling and one dense layer follow, and here follow {kinds}; "
                 "pass the layer just before the pooling, or use tfig.GradCAM."
@@ -203,7 +198,7 @@ class ScoreCAM(_Map):
             large = tf.cast(tf.image.resize(one, tf.shape(inner.x[0])[1:3]), one.dtype)
             low, high = (end(large, [1, 2], keepdims=True) for end in (tf.reduce_min, tf.reduce_max))
             scaled = tf.math.divide_no_nan(large - low, high - low)
-            masked = (inner.x[0] * tf.cast(scaled, inner.x[0].dtype),)
+            masked = (inner.x[0] * scaled,)
             value = inner.at(p.score, masked, inner.constants)(inner.features(masked, inner.constants))
             return value[:, tf.newaxis] * tf.one_hot(sample, channels, dtype=value.dtype)
 

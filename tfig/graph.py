@@ -1,0 +1,39 @@
+"""What depends on what in a graph while it is traced."""
+
+from collections.abc import Callable, Iterable
+
+import tensorflow as tf
+
+
+def behind(tensors: Iterable[tf.Tensor], wanted: Callable[[tf.Tensor], bool]) -> bool:
+    """Whether a walk back through the graph from `tensors` meets one that is wanted."""
+    waiting, seen = list(tensors), set()
+    while waiting:
+        one = waiting.pop()
+        if wanted(one):
+            return True
+        if one.op.name not in seen:
+            seen.add(one.op.name)
+            waiting.extend(one.op.inputs)
+    return False
+
+
+def ancestors(tensors: Iterable[tf.Tensor]) -> set[str]:
+    """The names of all operations that tensors are computed by."""
+    waiting, seen = [tensor.op for tensor in tensors], set()
+    while waiting:
+        op = waiting.pop()
+        if op.name not in seen:
+            seen.add(op.name)
+            waiting.extend(tensor.op for tensor in op.inputs)
+    return seen
+
+
+def depending(operations: Iterable[tf.Operation], tensors: Iterable[tf.Tensor]) -> list[tf.Operation]:
+    """Those of `operations`, in the order of their making, that compute with `tensors` or with what these do."""
+    sources, names, found = {id(one) for one in tensors}, set(), []
+    for op in operations:
+        if any(id(one) in sources or one.op.name in names for one in op.inputs):
+            names.add(op.name)
+            found.append(op)
+    return found
