@@ -28,9 +28,7 @@ CELLS = np.add.outer(np.arange(objects.SIDE) // 4 * 12, np.arange(objects.SIDE) 
 # Masks and random masks are weighed against a score between 0 and 1; the others explain the logit.
 BY_PROBABILITY = {
     "rise": tfig.RISE(samples=1000),
-    "igos": tfig.IGOS(),
-    "igos_plus_plus": tfig.IGOSPlusPlus(),
-    "meaningful_perturbation": tfig.MeaningfulPerturbation(),
+    **{name: name for name in ("igos", "igos_plus_plus", "meaningful_perturbation")},
 }
 BY_LOGIT = {
     "occlusion": tfig.Occlusion(window=6, strides=3),

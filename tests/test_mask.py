@@ -1,6 +1,7 @@
 """I-GOS against a literal twin, and its parts against independent ones."""
 
 import cv2
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -169,3 +170,112 @@ def test_shifts_turn_the_image_round():
 
 
 KERNEL = np.random.default_rng(2).normal(size=(3, 3, 1, 2))
+
+
+def rough(mask, beta, cells, tv):
+    """tv times the mean of slopes to a power, as if each axis had 28 cells, along both axes."""
+    rows, columns = mask[1:] - mask[:-1], mask[:, 1:] - mask[:, :-1]
+    return tv * sum(tf.reduce_mean(tf.abs(one * cells / 28) ** beta) for one in (rows, columns))
+
+
+def test_settled_igos_is_its_literal_twin():
+    rng = np.random.default_rng(1)
+    x, baseline = rng.uniform(size=(2, 10, 10, 1)), rng.uniform(size=(10, 10, 1)) * 0.2
+    model, method = network(), tfig.IGOS(resolution=5, iterations=12, steps=5, noise=0.0, tv=5.0, search="settled")
+    e = tfig.explain(model, x, method, baseline=baseline)
+    for row in range(2):
+        small, losses, objective = literal.settled(
+            model, x[row], baseline, int(e.target[row]), 5, 12, 5,
+            penalty=lambda mask: tf.reduce_mean(tf.abs(1 - mask)) + rough(mask, 2, 5, 5.0),
+        )  # fmt: skip
+        np.testing.assert_allclose(e.trace["losses"][row], losses, atol=1e-9)
+        np.testing.assert_allclose(e.trace["mask"][row, ..., 0], small, atol=1e-9)
+        np.testing.assert_allclose(e.trace["objective"][row], objective, atol=1e-9)
+
+
+def test_settled_igos_plus_plus_is_its_literal_twin():
+    rng = np.random.default_rng(1)
+    x, baseline = rng.uniform(size=(2, 10, 10, 1)), rng.uniform(size=(10, 10, 1)) * 0.2
+    model = network()
+    method = tfig.IGOSPlusPlus(resolution=5, iterations=12, steps=5, noise=0.0, tv=5.0, search="settled")
+    e = tfig.explain(model, x, method, baseline=baseline)
+    for row in range(2):
+
+        def penalty(mask, image=x[row, ..., 0]):
+            large, excused = literal.enlarge(mask, 10), 0.0
+            for cut in (lambda m: m[1:] - m[:-1], lambda m: m[:, 1:] - m[:, :-1]):
+                edges = np.exp(-((cut(image) / np.ptp(image)) ** 2) / 0.01)
+                excused += tf.reduce_mean(tf.abs(cut(large) * 10 / 28) ** 2 * edges)
+            return tf.reduce_mean(tf.abs(1 - mask)) + (rough(mask, 2, 5, 5.0) + 5.0 * excused) / 2
+
+        small, losses, objective = literal.settled(
+            model, x[row], baseline, int(e.target[row]), 5, 12, 5, both=True, penalty=penalty
+        )
+        np.testing.assert_allclose(e.trace["losses"][row], losses, atol=1e-9)
+        np.testing.assert_allclose(e.trace["mask"][row, ..., 0], small, atol=1e-9)
+        np.testing.assert_allclose(e.trace["objective"][row], objective, atol=1e-9)
+
+
+def test_settled_perturbation_is_its_literal_twin():
+    rng = np.random.default_rng(1)
+    x, baseline = rng.uniform(size=(2, 10, 10, 1)), rng.uniform(size=(10, 10, 1)) * 0.2
+    model = network()
+    settings = {"learning_rate": 0.03, "l1": 1.0, "tv": 5.0, "shift": 0, "blur": 22.4, "search": "settled"}
+    e = tfig.explain(
+        model, x, tfig.MeaningfulPerturbation(resolution=5, iterations=12, **settings), baseline=baseline
+    )  # a blur of one pixel in ten
+    for row in range(2):
+        small, losses, objective = literal.settled(
+            model, x[row], baseline, int(e.target[row]), 5, 12, 20, blur=lambda large: literal.blurred(large, 1.0),
+            penalty=lambda mask: tf.reduce_mean(tf.abs(1 - mask)) + rough(mask, 3, 5, 5.0),
+        )  # fmt: skip
+        np.testing.assert_allclose(e.trace["losses"][row], losses, atol=1e-8)
+        np.testing.assert_allclose(e.trace["mask"][row, ..., 0], small, atol=1e-8)
+        np.testing.assert_allclose(e.trace["objective"][row], objective, atol=1e-8)
+
+
+NAMES = ("igos", "igos_plus_plus", "meaningful_perturbation")
+
+
+@pytest.mark.parametrize("output", ["probabilities", "logits"])
+@pytest.mark.parametrize("name", NAMES)
+def test_by_name_every_mask_answers(digits, name, output):
+    """Each changes the score, ends below x's own objective, and does so as the model says."""
+    model, x, _ = digits
+    e = tfig.explain(model, x[:24], name, output=output)
+    assert e.trace["moved"].all() and (e.trace["objective"] < 0).all() and not e.notes
+    blurred = tfig.baselines.Blur()(tf.constant(e.x), None).numpy()
+    kept = (1 - e.attributions) * e.x + e.attributions * blurred
+    after = tfig.explain(model, kept, "gradient", target=e.target, output=output).score
+    if name != "igos_plus_plus":
+        assert ((after - e.score) / np.abs(e.score - e.baseline_score) <= e.trace["objective"] + 1e-4).all()
+    assert (after < e.score - 0.3 * np.abs(e.score - e.baseline_score)).all()
+
+
+def test_the_range_of_the_inputs_does_not_matter(digits):
+    model, x, _ = digits
+    expected = tfig.explain(model, x[:4], tfig.IGOS(search="settled", iterations=10, tv=5.0), output="probabilities")
+    for low, high in ((-1, 1), (0, 255)):
+        inputs = keras.Input(x.shape[1:])
+        turned = keras.Model(inputs, model(keras.layers.Rescaling(1 / (high - low), -low / (high - low))(inputs)))
+        found = tfig.explain(turned, low + (high - low) * x[:4], expected.explainer.method, output="probabilities")
+        np.testing.assert_allclose(found.trace["mask"], expected.trace["mask"], atol=0.02)
+        np.testing.assert_allclose(found.trace["objective"], expected.trace["objective"], atol=0.02)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_where_nothing_can_be_deleted_the_note_says_why(digits, name):
+    model, x, _ = digits
+    constant = lambda x: tf.reduce_sum(x, [1, 2, 3]) * 0 + 0.5  # noqa: E731
+    for explained in (tfig.explain(constant, x[:2], name), tfig.explain(model, x[:2], name, baseline=x[:2])):
+        assert "2 of 2 masks have nothing to delete: the baseline scores as x does" in repr(explained)
+        assert not explained.attributions.any() and not explained.trace["moved"].any()
+        assert (explained.trace["objective"] == 0).all()
+
+
+def test_features_without_positions_are_masked_one_by_one():
+    """A score of two of five features: these two are closed, and what of the others costs something is not."""
+    weights = tf.constant([[2.0], [0.0], [-3.0], [0.0], [0.0]])
+    x = np.array([[1.0, 1.0, -1.0, 1.0, -1.0]], "float32")
+    e = tfig.explain(lambda x: tf.sigmoid(x @ weights)[:, 0], x, "igos", baseline=0.0)
+    assert e.attributions[0, [0, 2]].min() > 0.5 and e.attributions[0, [1, 3, 4]].max() < 0.1

@@ -50,7 +50,7 @@ def _info(kind: type[Method]) -> MethodInfo:
 
 
 def method_named(method: str | Method) -> Method:
-    """The method object that a name stands for, with the paper's defaults; a method object as it is.
+    """The method object that a name stands for (`Method.default`); a method object as it is.
 
     Raises:
         ValueError: unknown name, with close matches.
@@ -68,4 +68,4 @@ def method_named(method: str | Method) -> Method:
         initials = [name for name in REGISTRY if "".join(part[0] for part in name.split("_")) == word]
         close = initials or difflib.get_close_matches(word, REGISTRY, 3, 0.4) or list(REGISTRY)
         raise ValueError(f"no method is named {method!r}; did you mean {' or '.join(map(repr, close))}?")
-    return REGISTRY[method]()
+    return REGISTRY[method].default()

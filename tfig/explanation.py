@@ -99,7 +99,7 @@ class Explanation:
         if "drawn" in self.trace:
             notes.append("the model draws at random when it is called (a Dropout that is on?): this explains one draw")
         if "moved" in self.trace and not self.trace["moved"].all():
-            notes.append(f"{(~self.trace['moved']).sum()} of {rows} masks do not change the score")
+            notes += self._stuck
         if self.attributions is not None and "moved" not in self.trace:
             silent, broken = np.ones(rows, bool), np.zeros(rows, bool)
             _map(self.attributions, lambda leaf: silent.__iand__(~leaf.reshape(rows, -1).any(1)))
@@ -110,6 +110,23 @@ class Explanation:
             if silent.any():
                 notes.append(f"the map is zero everywhere in {silent.sum()} of {rows} rows")
         return notes
+
+    @property
+    def _stuck(self) -> list[str]:
+        """Why masks do not change the score."""
+        stuck, rows = ~self.trace["moved"], len(self)
+        alike = np.zeros(rows, bool)
+        if self.baseline_score is not None:
+            larger = np.maximum(np.abs(self.score), np.abs(self.baseline_score))
+            alike = stuck & (np.abs(self.score - self.baseline_score) <= 1e-6 * larger)
+        return [
+            f"{which.sum()} of {rows} masks {why}"
+            for which, why in (
+                (stuck & ~alike, "do not change the score"),
+                (alike, "have nothing to delete: the baseline scores as x does; choose one that x differs from"),
+            )
+            if which.any()
+        ]
 
     @property
     def _sums(self) -> list[str]:

@@ -184,6 +184,11 @@ class Method(abc.ABC):
     needs: ClassVar[str] = ""
     principles: ClassVar[str | None] = None
 
+    @classmethod
+    def default(cls) -> "Method":
+        """What the method's name stands for: with the defaults of its fields, where it does not say otherwise."""
+        return cls()
+
     @property
     def parameters(self) -> dict[str, object]:
         """The hyper-parameters by name; an inner method as a dict with its name under "method"."""

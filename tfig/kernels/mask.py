@@ -19,10 +19,12 @@ class Canvas:
     Fields:
         leaf: its index among the explained leaves.
         rank: its number of spatial axes.
+        smooth: what is done to a mask once it is enlarged.
     """
 
     leaf: int
     rank: int
+    smooth: Callable[[tf.Tensor], tf.Tensor] | None = None
 
     @property
     def axes(self) -> range:
@@ -42,11 +44,27 @@ class Canvas:
 
     def enlarge(self, mask: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         """[N, h, w, 1] -> [N, H, W, 1], linear along each spatial axis with the corners aligned; [N, F] as it is."""
+        large = self.spread(mask, x)
+        return large if self.smooth is None else self.smooth(large)
+
+    def spread(self, mask: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        """The same, not smoothed."""
         for axis in range(1, self.rank + 1):
-            matrix = aligned(tf.shape(mask)[axis], tf.shape(x)[axis], mask.dtype)
-            letters = "abcdef"[: self.rank + 2]
-            mask = tf.einsum(f"{letters},z{letters[axis]}->{letters.replace(letters[axis], 'z')}", mask, matrix)
+            mask = _along(mask, aligned(tf.shape(mask)[axis], tf.shape(x)[axis], mask.dtype), axis)
         return mask
+
+    def shrink(self, image: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """[N, H, W, 1] -> [N, h, w, 1], the shape of `mask`: the mean of what each cell is spread over."""
+        for axis in range(1, self.rank + 1):
+            matrix = aligned(tf.shape(mask)[axis], tf.shape(image)[axis], image.dtype)
+            image = _along(image, tf.transpose(matrix / tf.reduce_sum(matrix, 0)), axis)
+        return tf.ensure_shape(image, mask.shape)
+
+
+def _along(tensor: tf.Tensor, matrix: tf.Tensor, axis: int) -> tf.Tensor:
+    """A tensor times a matrix [new, old] along one axis."""
+    letters = "abcdef"[: len(tensor.shape)]
+    return tf.einsum(f"{letters},z{letters[axis]}->{letters.replace(letters[axis], 'z')}", tensor, matrix)
 
 
 def aligned(small: tf.Tensor, large: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
@@ -56,11 +74,17 @@ def aligned(small: tf.Tensor, large: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return tf.maximum(1 - tf.abs(position - tf.cast(tf.range(small), dtype)), 0.0)
 
 
-def total_variation(mask: tf.Tensor, rank: int, beta: float) -> tf.Tensor:
-    """sum over spatial axes of mean|difference of neighbours|**beta, [N]; 0 without such axes."""
+def total_variation(mask: tf.Tensor, rank: int, beta: float, cells: int | None = None) -> tf.Tensor:
+    """sum over spatial axes of mean|difference of neighbours|**beta, [N]; 0 without such axes.
+
+    Args:
+        cells: take differences as slopes, as if each axis had so many cells.
+    """
     terms = [tf.zeros_like(mask[(slice(None), *[0] * (len(mask.shape) - 1))])]
     for axis in range(1, rank + 1):
         difference = neighbours(mask, axis)
+        if cells is not None:
+            difference *= tf.cast(tf.shape(mask)[axis], mask.dtype) / cells
         count = tf.cast(tf.maximum(tf.reduce_prod(tf.shape(difference)[1:]), 1), mask.dtype)
         terms.append(tf.reduce_sum(tf.abs(difference) ** beta, range(1, rank + 2)) / count)
     return tf.add_n(terms)
@@ -86,12 +110,14 @@ class Objective:
         problem: the problem.
         where: the leaf that is masked.
         tv, tv_beta: weight and exponent of roughness.
+        cells: as if of how many along an axis roughness is measured; None: as many as there are.
     """
 
     problem: Problem
     where: Canvas
     tv: float
     tv_beta: float
+    cells: int | None = None
 
     @property
     def x(self) -> tf.Tensor:
@@ -103,27 +129,39 @@ class Objective:
         """What a closed mask shows."""
         return self.problem.baseline[self.where.leaf]
 
+    @property
+    def swapped(self) -> "Objective":
+        """Blends the baseline over x: the same mask inserts what it would delete."""
+        x, baseline = list(self.problem.x), list(self.problem.baseline)
+        x[self.where.leaf], baseline[self.where.leaf] = self.baseline, self.x
+        return dataclasses.replace(self, problem=self.problem.replace(x=tuple(x), baseline=tuple(baseline)))
+
     def take(self, rows: tf.Tensor) -> "Objective":
         """The objective of the rows with these indices."""
         return dataclasses.replace(self, problem=self.problem.take(rows))
 
-    def penalty(self, mask: tf.Tensor, l1: tf.Tensor) -> tf.Tensor:
+    def penalty(self, mask: tf.Tensor, l1: tf.Tensor | float) -> tf.Tensor:
         """l1 mean|1 - M| + tv TV(M), [N]."""
         size = tf.reduce_mean(tf.abs(1 - mask), self.where.axes)
-        return l1 * size + self.tv * total_variation(mask, self.where.rank, self.tv_beta)
+        return l1 * size + self.tv * total_variation(mask, self.where.rank, self.tv_beta, self.cells)
 
     def score(self, mask: tf.Tensor) -> tf.Tensor:
         """F where the mask blends x and baseline, [N]."""
         leaves = list(self.problem.x)
-        leaves[self.where.leaf] = self.baseline + self.where.enlarge(mask, self.x) * (self.x - self.baseline)
+        leaves[self.where.leaf] = self.blended(mask)
         return self.problem.score(tuple(leaves))
 
     def integrated_gradient(self, mask: tf.Tensor, steps: int, deviation: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
         """d/dM mean{ F(x' + k/steps M (x - x') + deviation e[k]) : k = 1...steps }, with e from the rows' `stream`."""
-        leaf, difference = self.where.leaf, self.x - self.baseline
         with tf.GradientTape() as tape:
             tape.watch(mask)
             enlarged = self.where.enlarge(mask, self.x)
+        # Enlarging is linear: its transpose is applied once to the sum, not to every term.
+        return tape.gradient(enlarged, mask, output_gradients=self.pulled(enlarged, steps, deviation, stream))
+
+    def pulled(self, enlarged: tf.Tensor, steps: int, deviation: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
+        """The same with respect to the enlarged mask."""
+        leaf, difference = self.where.leaf, self.x - self.baseline
 
         def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
             share, change = tf.cast(sample + 1, difference.dtype) / steps, tf.gather(difference, row)
@@ -134,9 +172,11 @@ class Objective:
             towards = tf.reduce_sum(gradient * change, -1, keepdims=True) if self.where.rank else gradient * change
             return per_row(share, towards) * towards
 
-        # Enlarging is linear: its transpose is applied once to the sum, not to every term.
-        pulled = total(self.problem, steps, enlarged, term) / steps
-        return tape.gradient(enlarged, mask, output_gradients=pulled)
+        return total(self.problem, steps, enlarged, term) / steps
+
+    def blended(self, mask: tf.Tensor) -> tf.Tensor:
+        """x' + M (x - x')."""
+        return self.baseline + self.where.enlarge(mask, self.x) * (self.x - self.baseline)
 
 
 Cost = Callable[[tf.Tensor, Leaves], tuple[tf.Tensor, tf.Tensor]]
@@ -191,7 +231,7 @@ def igos(
     """
     x, where = cost.x, cost.where
     deviation = noise * tf.math.reduce_std(x, range(1, len(x.shape)))
-    first = cost.problem.score(cost.problem.x)
+    first, closed = (cost.problem.score(leaves) for leaves in (cost.problem.x, cost.problem.baseline))
     half, late = iterations // 2, int(iterations / 1.25)
 
     def iterate(i, mask, score, l1, logs):
@@ -220,10 +260,10 @@ def igos(
     state = (tf.constant(0), ones, first, tf.fill(tf.shape(first), tf.constant(l1, x.dtype)), logs)
     _, mask, last, _, logs = tf.while_loop(lambda i, *_: i < iterations, iterate, state, parallel_iterations=1)
     trace = dict(zip(("losses", "scores", "step_sizes"), (tf.transpose(log.stack()) for log in logs), strict=True))
-    return where.enlarge(mask, x), {"mask": mask, "moved": moves(cost.problem, first, last), **trace}
+    return where.enlarge(mask, x), {"mask": mask, "moved": moves(first, last, closed), **trace}
 
 
-def moves(problem: Problem, first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+def moves(first: tf.Tensor, last: tf.Tensor, closed: tf.Tensor) -> tf.Tensor:
     """Whether a mask changes the score, from `first` to `last`, by more than 1 % of what the baseline does, [B]."""
-    whole = tf.abs(problem.score(problem.baseline) - first)
+    whole = tf.abs(closed - first)
     return tf.abs(last - first) > tf.maximum(0.01 * whole, 1e-6 * tf.abs(first))

@@ -1,13 +1,16 @@
 """Descent on two masks together, one that deletes and one that inserts; and on one mask by Adam."""
 
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from tfig.baselines import Blur, Noise
-from tfig.kernels.expectation import fork, jitter, total, uniform
+from tfig.kernels.descent import Draw, adam
+from tfig.kernels.expectation import fork, jitter, spread, total, uniform
 from tfig.kernels.gradient import value_and_gradient
 from tfig.kernels.mask import LineSearch, Objective, moves, neighbours, total_variation
+from tfig.network import Leaves
 from tfig.problem import Problem, Trace, per_row
 
 SIGMA = 0.01
@@ -30,35 +33,17 @@ class Pair:
     deviation: tf.Tensor
     l1: float
 
-    @property
-    def swapped(self) -> Objective:
-        """Blends the baseline over x: the same mask inserts what it would delete."""
-        leaf, problem = self.cost.where.leaf, self.cost.problem
-        x, baseline = list(problem.x), list(problem.baseline)
-        x[leaf], baseline[leaf] = baseline[leaf], x[leaf]
-        return dataclasses.replace(self.cost, problem=problem.replace(x=tuple(x), baseline=tuple(baseline)))
-
     def take(self, rows: tf.Tensor) -> "Pair":
         """Of the rows with these indices."""
         return dataclasses.replace(self, cost=self.cost.take(rows), deviation=tf.gather(self.deviation, rows))
 
     def penalty(self, product: tf.Tensor) -> tf.Tensor:
-        """l1 mean|1 - P| + tv (TV(P) + TV(enlarged P, excused by edges of x)) / 2, [N]."""
-        cost, where = self.cost, self.cost.where
-        size = tf.reduce_mean(tf.abs(1 - product), where.axes)
-        rough = total_variation(product, where.rank, cost.tv_beta)
-        if where.rank:
-            large = where.enlarge(product, cost.x)
-            for axis in range(1, where.rank + 1):
-                steps = [neighbours(one, axis) for one in (large, tf.reduce_mean(cost.x, -1, keepdims=True))]
-                excused = tf.abs(steps[0]) ** cost.tv_beta * tf.exp(-tf.square(steps[1]) / SIGMA)
-                rough += tf.reduce_mean(excused, where.axes)
-            rough /= 2
-        return self.l1 * size + cost.tv * rough
+        """See `bilateral`."""
+        return bilateral(self.cost, product, self.l1)
 
     def score(self, delete: tf.Tensor, insert: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
         """The integrated scores of the four terms: what product and one delete, less what product and other insert."""
-        product, swapped = delete * insert, self.swapped
+        product, swapped = delete * insert, self.cost.swapped
         return (
             _integrated(self.cost, product, self.steps, self.deviation, stream)
             - _integrated(swapped, product, self.steps, self.deviation, stream)
@@ -68,7 +53,7 @@ class Pair:
 
     def directions(self, delete: tf.Tensor, insert: tf.Tensor, stream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Half the sum of the terms' gradients, and the penalty's, for each mask."""
-        product, swapped = delete * insert, self.swapped
+        product, swapped = delete * insert, self.cost.swapped
 
         def slope(cost: Objective, mask: tf.Tensor) -> tf.Tensor:
             return cost.integrated_gradient(mask, self.steps, self.deviation, stream)
@@ -82,6 +67,24 @@ class Pair:
             (both * insert + slope(self.cost, delete)) / 2 + rough * insert,
             (both * delete - slope(swapped, insert)) / 2 + rough * delete,
         )
+
+
+def bilateral(cost: Objective, mask: tf.Tensor, l1: float) -> tf.Tensor:
+    """l1 mean|1 - M| + tv (TV(M) + TV(enlarged M, excused by edges of x)) / 2, [N]."""
+    where = cost.where
+    size = tf.reduce_mean(tf.abs(1 - mask), where.axes)
+    rough = total_variation(mask, where.rank, cost.tv_beta, cost.cells)
+    if where.rank:
+        large = where.enlarge(mask, cost.x)
+        for axis in range(1, where.rank + 1):
+            steps = [neighbours(one, axis) for one in (large, tf.reduce_mean(cost.x, -1, keepdims=True))]
+            if cost.cells is not None:  # whatever the image's size and range
+                steps[0] *= tf.cast(tf.shape(large)[axis], large.dtype) / cost.cells
+                steps[1] = tf.math.divide_no_nan(steps[1], per_row(spread(cost.x), steps[1]))
+            excused = tf.abs(steps[0]) ** cost.tv_beta * tf.exp(-tf.square(steps[1]) / SIGMA)
+            rough += tf.reduce_mean(excused, where.axes)
+        rough /= 2
+    return l1 * size + cost.tv * rough
 
 
 def _integrated(cost: Objective, mask: tf.Tensor, steps: int, deviation: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
@@ -119,25 +122,23 @@ def descend(pair: Pair, search: LineSearch, resolution: int, iterations: int) ->
     _, delete, insert, logs = tf.while_loop(lambda i, *_: i < iterations, iterate, state, parallel_iterations=1)
     product = delete * insert
     losses, sizes = (tf.transpose(log.stack()) for log in logs)
-    first, last = pair.cost.problem.score(pair.cost.problem.x), pair.cost.score(product)
-    moved = moves(pair.cost.problem, first, last)
+    first, closed = (pair.cost.problem.score(leaves) for leaves in (pair.cost.problem.x, pair.cost.problem.baseline))
+    moved = moves(first, pair.cost.score(product), closed)
     return where.enlarge(product, x), {"mask": product, "moved": moved, "losses": losses, "step_sizes": sizes}
 
 
-def perturb(
-    cost: Objective, l1: float, rate: float, iterations: int, resolution: int, blur: float, shift: int
-) -> tuple[tf.Tensor, Trace]:
-    """(enlarged mask, trace) by `iterations` of Adam on l1 sum|1 - M| + tv sum|dM|**tv_beta + F, shifted at random."""
-    where, x, problem = cost.where, cost.x, cost.problem
-    smooth = Blur(2 * int(3 * blur) + 1, blur) if blur and where.rank else None
-    still = Noise(tf.zeros_like, tf.zeros_like)
+def smoothed(blur: float) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A blur of enlarged masks, of this deviation in pixels."""
+    rule = Blur(2 * max(int(3 * blur), 1) + 1, blur)
+    return lambda large: rule(large, Noise(tf.zeros_like, tf.zeros_like))
 
-    def enlarged(mask: tf.Tensor) -> tf.Tensor:
-        large = where.enlarge(mask, x)
-        return large if smooth is None else smooth(large, still)
 
-    def shifted(image: tf.Tensor, i: tf.Tensor) -> tf.Tensor:
-        for axis in range(1, where.rank + 1):
+def shifted(cost: Objective, shift: int) -> Draw:
+    """Turns images round by up to `shift` - 1 positions along each axis, each row by its own draw."""
+    problem, rank = cost.problem, cost.where.rank
+
+    def turn(image: tf.Tensor, i: tf.Tensor) -> tf.Tensor:
+        for axis in range(1, rank + 1):
             draw = uniform(fork(problem.seed, tf.fill([problem.rows], -axis - 1)), tf.fill([problem.rows], i),
                            tf.zeros([problem.rows, 1]))  # fmt: skip
             place = tf.range(tf.shape(image)[axis]) + tf.cast(draw * shift, tf.int32)
@@ -146,31 +147,30 @@ def perturb(
             image = tf.ensure_shape(tf.experimental.numpy.moveaxis(picked, 1, axis), image.shape)
         return image
 
-    def iterate(i, mask, first, second, losses):
+    return turn if shift > 1 else lambda image, i: image
+
+
+def perturb(
+    cost: Objective, l1: float, rate: float, iterations: int, resolution: int, draw: Draw
+) -> tuple[tf.Tensor, Trace]:
+    """(enlarged mask, trace) by Adam on l1 sum|1 - M| + tv sum|dM|**tv_beta + F, x under M disturbed by `draw`."""
+    where, x, problem = cost.where, cost.x, cost.problem
+
+    def slope(i: tf.Tensor, masks: Leaves) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        (mask,) = masks
         with tf.GradientTape() as tape:
             tape.watch(mask)
-            large = enlarged(mask)
             points = list(problem.x)
-            mixed = cost.baseline + large * (x - cost.baseline)
-            points[where.leaf] = shifted(mixed, i) if shift > 1 else mixed
+            points[where.leaf] = draw(cost.blended(mask), i)
             size = tf.reduce_sum(tf.abs(1 - mask), where.axes)
             rough = tf.zeros_like(size)
             for axis in range(1, where.rank + 1):
                 rough += tf.reduce_sum(tf.abs(neighbours(mask, axis)) ** cost.tv_beta, where.axes)
             penalty = l1 * size + cost.tv * rough
         value, slopes = value_and_gradient(problem.score, tuple(points))
-        gradient = tape.gradient([penalty, points[where.leaf]], mask, [tf.ones_like(penalty), slopes[where.leaf]])
-        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * tf.square(gradient)
-        age = tf.cast(i + 1, mask.dtype)
-        step = first / (1 - 0.9**age) / (tf.sqrt(second / (1 - 0.999**age)) + 1e-8)
-        mask = tf.clip_by_value(mask - rate * step, 0.0, 1.0)
-        return i + 1, mask, first, second, losses.write(i, value + penalty)
+        found = tape.gradient([penalty, points[where.leaf]], mask, [tf.ones_like(penalty), slopes[where.leaf]])
+        return value + penalty, [found]
 
-    ones = where.open(x, resolution)
-    losses = tf.TensorArray(x.dtype, iterations, element_shape=[None])
-    state = (tf.constant(0), ones, tf.zeros_like(ones), tf.zeros_like(ones), losses)
-    _, mask, _, _, losses = tf.while_loop(lambda i, *_: i < iterations, iterate, state, parallel_iterations=1)
-    large, points = enlarged(mask), list(problem.x)
-    points[where.leaf] = cost.baseline + large * (x - cost.baseline)
-    first, last = problem.score(problem.x), problem.score(tuple(points))
-    return large, {"mask": mask, "moved": moves(problem, first, last), "losses": tf.transpose(losses.stack())}
+    (mask,), _, losses = adam(slope, (where.open(x, resolution),), iterations, lambda i: tf.constant(rate, x.dtype))
+    first, last, closed = problem.score(problem.x), cost.score(mask), problem.score(problem.baseline)
+    return where.enlarge(mask, x), {"mask": mask, "moved": moves(first, last, closed), "losses": losses}
