@@ -20,8 +20,7 @@ METHODS = {
     "gradient": tfig.Gradient(),
     "integrated gradients": tfig.IntegratedGradients(rule="adaptive", tolerance=0.01),
     "SmoothGrad of IG": tfig.SmoothGrad(tfig.IntegratedGradients(steps=16), samples=20),
-    # The paper's weight of roughness, 20 on 28 x 28 cells, for the same roughness on 8 x 8.
-    "I-GOS": tfig.IGOS(resolution=8, tv=20 * (8 / 28) ** 2),
+    "I-GOS": "igos",
 }
 
 

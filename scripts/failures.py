@@ -42,7 +42,7 @@ def rows(model, train):
     """(title, x, [(label, explanation, share)]) of each failure."""
     x, mask, _ = scene([("disc", 14, 3, 3, (0.9, 0.2, 0.1)), ("disc", 14, 22, 30, (0.1, 0.3, 0.9))])
     asked = {"gradient": "gradient", "occlusion": tfig.Occlusion(16, 2), "IG": "integrated_gradients",
-             "I-GOS": tfig.IGOS()}  # fmt: skip
+             "I-GOS": "igos"}  # fmt: skip
     cells = [(name, tfig.explain(model, x, method, target=0, output="probabilities", baseline=GREY), mask)
              for name, method in asked.items()]  # fmt: skip
     yield "Saturation: either disc would do. What is taken away one at a time is not missed.", x, cells

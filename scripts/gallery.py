@@ -14,9 +14,7 @@ import tfig
 SEGMENTS = np.add.outer(np.arange(digits.SIDE) // 4 * 8, np.arange(digits.SIDE) // 4)
 BY_PROBABILITY = {
     "rise": tfig.RISE(samples=4000),
-    "igos": tfig.IGOS(resolution=8, tv=20 * (8 / 28) ** 2),
-    "igos_plus_plus": tfig.IGOSPlusPlus(resolution=8, tv=20 * (8 / 28) ** 2),
-    "meaningful_perturbation": tfig.MeaningfulPerturbation(resolution=8),
+    **{name: name for name in ("igos", "igos_plus_plus", "meaningful_perturbation")},
 }
 NEED_REFERENCES = ("expected_gradients", "deepshap", "prediction_difference", "qii")
 AT_A_LAYER = ("conductance", "internal_influence", "cam")

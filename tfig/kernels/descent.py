@@ -156,7 +156,7 @@ def settle(
             costs = [way.cost.take(row) for way in ways]
             return penalty(costs[0], mask), *(tf.cast(one.score(mask), x.dtype) for one in costs)
 
-        like = tf.cast(problem.score(problem.x), x.dtype)
+        like = tf.cast(unit, x.dtype)
         penalties, *scores = each(problem, len(masks), (like,) * (1 + len(ways)), term)
         return penalties + _mean([way.of(score) for way, score in zip(ways, scores, strict=True)]), scores[0]
 
@@ -196,7 +196,7 @@ def settle(
         tf.where(able, tf.gather(one, chosen, batch_dims=1), still)
         for one, still in ((scores, ways[0].start), (values, tf.zeros_like(unit)))
     )
-    moved = moves(ways[0].start, reached, problem.score(problem.baseline))
+    moved = moves(ways[0].start, reached, unit)
     return where.enlarge(mask, x), {"mask": mask, "losses": losses, "objective": objective, "moved": moved}
 
 

@@ -260,10 +260,9 @@ def igos(
     state = (tf.constant(0), ones, first, tf.fill(tf.shape(first), tf.constant(l1, x.dtype)), logs)
     _, mask, last, _, logs = tf.while_loop(lambda i, *_: i < iterations, iterate, state, parallel_iterations=1)
     trace = dict(zip(("losses", "scores", "step_sizes"), (tf.transpose(log.stack()) for log in logs), strict=True))
-    return where.enlarge(mask, x), {"mask": mask, "moved": moves(first, last, closed), **trace}
+    return where.enlarge(mask, x), {"mask": mask, "moved": moves(first, last, tf.abs(closed - first)), **trace}
 
 
-def moves(first: tf.Tensor, last: tf.Tensor, closed: tf.Tensor) -> tf.Tensor:
-    """Whether a mask changes the score, from `first` to `last`, by more than 1 % of what the baseline does, [B]."""
-    whole = tf.abs(closed - first)
+def moves(first: tf.Tensor, last: tf.Tensor, whole: tf.Tensor) -> tf.Tensor:
+    """Whether a mask changes the score, from `first` to `last`, by more than 1 % of `whole`, what the baseline does."""
     return tf.abs(last - first) > tf.maximum(0.01 * whole, 1e-6 * tf.abs(first))

@@ -123,7 +123,7 @@ def descend(pair: Pair, search: LineSearch, resolution: int, iterations: int) ->
     product = delete * insert
     losses, sizes = (tf.transpose(log.stack()) for log in logs)
     first, closed = (pair.cost.problem.score(leaves) for leaves in (pair.cost.problem.x, pair.cost.problem.baseline))
-    moved = moves(first, pair.cost.score(product), closed)
+    moved = moves(first, pair.cost.score(product), tf.abs(closed - first))
     return where.enlarge(product, x), {"mask": product, "moved": moved, "losses": losses, "step_sizes": sizes}
 
 
@@ -173,4 +173,4 @@ def perturb(
 
     (mask,), _, losses = adam(slope, (where.open(x, resolution),), iterations, lambda i: tf.constant(rate, x.dtype))
     first, last, closed = problem.score(problem.x), cost.score(mask), problem.score(problem.baseline)
-    return where.enlarge(mask, x), {"mask": mask, "moved": moves(first, last, closed), "losses": losses}
+    return where.enlarge(mask, x), {"mask": mask, "moved": moves(first, last, tf.abs(closed - first)), "losses": losses}

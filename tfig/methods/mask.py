@@ -45,7 +45,7 @@ class IGOS(Method):
     M under noise. Answered is the mean of its path, mixed with up to a quarter of the integrated gradient itself as
     long as 0.85 of the lowest objective is kept: within a closed region that tells the important from the rest. With
     l1 <= 1 the objective ends at most at 0, that of x itself, wherever F(x') < F(x). It takes `steps` + `iterations`
-    gradients and 17 scores, 120 gradients by default; the paper's take 300.
+    gradients and 16 scores, 120 gradients by default; the paper's take 300.
 
     `attributions` is 1 - M, enlarged: what had to be deleted, [B, H, W, 1] ([B, T, 1] for sequences), in [0, 1]. Use
     the paper's search with probabilities: its penalties are set against a score between 0 and 1. Of several float
