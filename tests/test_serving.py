@@ -140,7 +140,7 @@ def test_every_family_of_methods_is_served(tmp_path):
         "guided": tfig.GuidedBackprop(), "score_cam": tfig.ScoreCAM(), "occlusion": tfig.Occlusion(4, 2),
         "kernel": tfig.KernelSHAP(samples=36, segments=3), "qii": tfig.QII("shapley", 3, segments=2),
         "rise": tfig.RISE(samples=16, cells=3), "guided_ig": tfig.GuidedIG(steps=8), "blur_ig": tfig.BlurIG(8, 3),
-        "pair": tfig.IGOSPlusPlus(resolution=4, iterations=2, steps=2),
+        "pair": tfig.IGOSPlusPlus(resolution=4, iterations=2, steps=2, search="settled"),
     }  # fmt: skip
     explainers = {
         name: tfig.Explainer(model, method, baseline=references if method.default_baseline == "dataset" else None)
