@@ -53,6 +53,25 @@ def test_rows_do_not_depend_on_each_other():
         np.testing.assert_allclose(alone.attributions[0], together.attributions[row], atol=1e-9)
 
 
+@pytest.mark.parametrize("method", [tfig.IGOS, tfig.IGOSPlusPlus])
+def test_settled_masks_do_not_depend_on_neighbours(method):
+    """Nor on how many rows there are: in float32, where a batched product rounds as it likes."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential([
+        keras.Input((16, 16, 3)), layers.Conv2D(96, 5, strides=2, activation="relu"), layers.Flatten(),
+        layers.Dense(256, activation="relu"), layers.Dense(4, activation="softmax"),
+    ])  # fmt: skip
+    x = np.random.default_rng(0).uniform(size=(6, 16, 16, 3)).astype("float32")
+    settled = method(resolution=8, iterations=40, tv=5.0, search="settled")
+    explainer = tfig.Explainer(model, settled, output="probabilities")
+    for row in range(3):
+        alone = explainer(x[[row]]).attributions[0]
+        for others in ((1, 3), (4, 5)):
+            beside = explainer(x[[row, *((row + other) % 6 for other in others)]]).attributions[0]
+            np.testing.assert_allclose(beside, alone, atol=5e-3 * alone.max())
+
+
 def test_size_penalty_is_eased_where_nothing_changes():
     """A score that no mask changes: l1 falls tenfold after half the iterations and fivefold after 4/5, as printed by
     the losses, which are then l1 times the size of a mask that regularisation alone closes."""
