@@ -131,7 +131,7 @@ def test_one_tf_function_one_matplotlib_no_private_keras():
 
 ORDER = [
     ("version",),
-    ("fingerprint", "graph"),
+    ("fingerprint", "graph", "axes"),
     ("slices", "picture", "rules", "layout"),
     ("network", "baselines", "anatomy"),
     ("ending",),
