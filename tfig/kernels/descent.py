@@ -29,6 +29,9 @@ Slope = Callable[[tf.Tensor, Leaves], tuple[tf.Tensor, Sequence[tf.Tensor]]]
 Draw = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """(x under a mask, iteration) -> the same, disturbed at random, so that no one pattern of pixels is fitted."""
 
+Penalty = Callable[[Objective, tf.Tensor], tf.Tensor]
+"""(cost, masks [N, h, w, 1]) -> [N], in units of |F(x) - F(x')|."""
+
 
 def adam(
     slope: Slope, masks: Leaves, iterations: int, rate: Callable[[tf.Tensor], tf.Tensor]
@@ -72,8 +75,7 @@ class Way:
 
     def of(self, score: tf.Tensor) -> tf.Tensor:
         """A score [B] or [B, K] as units above the start: -1 where the mask does all it should, at least -CREDIT."""
-        shape = tf.concat([tf.shape(self.start), tf.ones([len(score.shape) - 1], tf.int32)], 0)
-        start, unit = tf.reshape(self.start, shape), tf.reshape(self.unit, shape)
+        start, unit = (per_row(one, score) for one in (self.start, self.unit))
         return tf.maximum(tf.math.divide_no_nan(self.sign * (score - start), unit), -CREDIT)
 
     def slope(self, mask: tf.Tensor, draw: Draw, i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -116,7 +118,7 @@ def noisy(cost: Objective, deviation: tf.Tensor) -> Draw:
 
 def settle(
     ways: Sequence[Way],
-    penalty: Callable[[Objective, tf.Tensor], tf.Tensor],
+    penalty: Penalty,
     draw: Draw,
     *,
     resolution: int,
@@ -132,7 +134,6 @@ def settle(
 
     Args:
         ways: the first deletes.
-        penalty: (cost, masks [N, h, w, 1]) -> [N], in units of |F(x) - F(x')|.
         steps, deviation: of the integrated gradient, points and noise.
         rate: the first step of Adam, which shrinks to nothing.
 

@@ -221,16 +221,22 @@ class LineSearch:
 
 
 def igos(
-    cost: Objective, search: LineSearch, *, resolution: int, iterations: int, steps: int, l1: float, noise: float
+    cost: Objective,
+    search: LineSearch,
+    *,
+    resolution: int,
+    iterations: int,
+    steps: int,
+    l1: float,
+    deviation: tf.Tensor,
 ) -> tuple[tf.Tensor, Trace]:
-    """Integrated-gradient descent on the mask of each row; parameters as in `tfig.IGOS`.
+    """Integrated-gradient descent on the mask of each row; parameters as in `tfig.IGOS`, noise by its deviation.
 
     Returns:
         the enlarged mask [B, H, W, 1] and the trace: mask [B, h, w, 1]; losses, scores and step_sizes,
         [B, iterations]; moved [B].
     """
     x, where = cost.x, cost.where
-    deviation = noise * tf.math.reduce_std(x, range(1, len(x.shape)))
     first, closed = (cost.problem.score(leaves) for leaves in (cost.problem.x, cost.problem.baseline))
     half, late = iterations // 2, int(iterations / 1.25)
 

@@ -1,7 +1,6 @@
 """Methods that optimise a mask."""
 
 import dataclasses
-from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -20,7 +19,80 @@ SIDE = 224
 
 
 @dataclasses.dataclass(frozen=True)
-class IGOS(Method):
+class _Mask(Method):
+    """What masks share: they stand over one leaf."""
+
+    stochastic = True
+    default_baseline = "blur"
+
+    def like(self, problem: Problem) -> Leaves:
+        """One channel at the masked leaf."""
+        where = mask.canvas(problem.x)
+        return tuple(leaf[..., :1] if i == where.leaf and where.rank else leaf for i, leaf in enumerate(problem.x))
+
+    @staticmethod
+    def opened(problem: Problem, enlarged: tf.Tensor) -> Leaves:
+        """1 - M at the masked leaf, zeros elsewhere."""
+        which = mask.canvas(problem.x).leaf
+        return tuple(1 - enlarged if i == which else tf.zeros_like(leaf) for i, leaf in enumerate(problem.x))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Integrated(_Mask):
+    """What I-GOS and iGOS++ share: their settings, and the two searches."""
+
+    resolution: int = 28
+    iterations: int = 15
+    steps: int = 20
+    l1: float = 1.0
+    tv: float = 20.0
+    tv_beta: float = 2.0
+    noise: float = 0.2
+    initial_step: float = 200.0
+    shrink: float = 0.2
+    armijo: float = 1e-4
+    minimum_step: float = 1e-5
+    search: str = "paper"
+    learning_rate: float = 0.03
+
+    def __post_init__(self):
+        for name in ("resolution", "iterations", "steps"):
+            whole(name, getattr(self, name), 1)
+        for name in ("l1", "tv", "noise", "armijo"):
+            at_least(name, getattr(self, name), 0)
+        at_least("tv_beta", self.tv_beta, 1)
+        one_of("search", self.search, SEARCHES)
+        at_least("learning_rate", self.learning_rate, 0)
+        if not 0 < self.shrink < 1:
+            raise ValueError(f"shrink is {self.shrink!r}; it must lie between 0 and 1.")
+        if not 0 < self.minimum_step <= self.initial_step:
+            raise ValueError(f"minimum_step is {self.minimum_step!r}; it must be positive and at most initial_step.")
+
+    def cost(self, problem: Problem) -> mask.Objective:
+        """The objective, in the units of the search."""
+        cells = CELLS if self.search == "settled" else None
+        return mask.Objective(problem, mask.canvas(problem.x), self.tv, self.tv_beta, cells)
+
+    def deviation(self, cost: mask.Objective) -> tf.Tensor:
+        """Of the noise, [B]."""
+        return self.noise * tf.math.reduce_std(cost.x, range(1, len(cost.x.shape)))
+
+    @property
+    def line(self) -> mask.LineSearch:
+        """The paper's search."""
+        return mask.LineSearch(self.initial_step, self.shrink, self.armijo, self.minimum_step)
+
+    def settled(self, ways: list[descent.Way], penalty: descent.Penalty) -> tuple[tf.Tensor, Trace]:
+        """The mask that answers."""
+        deviation = self.deviation(ways[0].cost)
+        return descent.settle(
+            ways, penalty, descent.noisy(ways[0].cost, deviation), resolution=self.resolution,
+            iterations=self.iterations, steps=self.steps, deviation=deviation, rate=self.learning_rate,
+        )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class IGOS(_Integrated):
     """I-GOS: the small, smooth mask whose deletion lowers the score most, found by integrated-gradient descent.
 
     Minimises, for each row's own mask M in [0, 1] at `resolution`, enlarged linearly with aligned corners,
@@ -71,98 +143,31 @@ class IGOS(Method):
     >>> tfig.explain(model, x, "igos", output="probabilities", baseline="blur")
     """
 
-    resolution: int = 28
-    iterations: int = 15
-    steps: int = 20
-    l1: float = 1.0
-    tv: float = 20.0
-    tv_beta: float = 2.0
-    noise: float = 0.2
-    initial_step: float = 200.0
-    shrink: float = 0.2
-    armijo: float = 1e-4
-    minimum_step: float = 1e-5
-    search: str = "paper"
-    learning_rate: float = 0.03
-
     name = "igos"
     reference = (
         "Qi, Khorram & Li, Visualizing Deep Networks by Optimizing with Integrated Gradients, 2020, arXiv:1905.00954"
     )
-    stochastic = True
-    default_baseline = "blur"
-
-    def __post_init__(self):
-        for name in ("resolution", "iterations", "steps"):
-            whole(name, getattr(self, name), 1)
-        for name in ("l1", "tv", "noise", "armijo"):
-            at_least(name, getattr(self, name), 0)
-        at_least("tv_beta", self.tv_beta, 1)
-        one_of("search", self.search, SEARCHES)
-        at_least("learning_rate", self.learning_rate, 0)
-        if not 0 < self.shrink < 1:
-            raise ValueError(f"shrink is {self.shrink!r}; it must lie between 0 and 1.")
-        if not 0 < self.minimum_step <= self.initial_step:
-            raise ValueError(f"minimum_step is {self.minimum_step!r}; it must be positive and at most initial_step.")
 
     @classmethod
     def default(cls) -> "IGOS":
         """Settled."""
         return cls(search="settled", iterations=100, tv=5.0)
 
-    def like(self, problem: Problem) -> Leaves:
-        """One channel at the masked leaf."""
-        where = mask.canvas(problem.x)
-        return tuple(leaf[..., :1] if i == where.leaf and where.rank else leaf for i, leaf in enumerate(problem.x))
-
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The descent."""
-        where = mask.canvas(problem.x)
+        cost = self.cost(problem)
         if self.search == "settled":
-            cost = mask.Objective(problem, where, self.tv, self.tv_beta, CELLS)
-            enlarged, trace = settled(self, [descent.deletes(cost)], lambda one, m: one.penalty(m, self.l1))
+            enlarged, trace = self.settled([descent.deletes(cost)], lambda one, m: one.penalty(m, self.l1))
         else:
             enlarged, trace = mask.igos(
-                mask.Objective(problem, where, self.tv, self.tv_beta),
-                mask.LineSearch(self.initial_step, self.shrink, self.armijo, self.minimum_step),
-                resolution=self.resolution, iterations=self.iterations, steps=self.steps, l1=self.l1, noise=self.noise,
+                cost, self.line, resolution=self.resolution, iterations=self.iterations, steps=self.steps, l1=self.l1,
+                deviation=self.deviation(cost),
             )  # fmt: skip
-        zeros = [tf.zeros_like(leaf) for leaf in problem.x]
-        return tuple(1 - enlarged if i == where.leaf else leaf for i, leaf in enumerate(zeros)), trace
-
-
-def settled(
-    method: "IGOS | IGOSPlusPlus", ways: list[descent.Way], penalty: Callable[[mask.Objective, tf.Tensor], tf.Tensor]
-) -> tuple[tf.Tensor, Trace]:
-    """The settled mask of methods that integrate under noise."""
-    cost = ways[0].cost
-    deviation = method.noise * tf.math.reduce_std(cost.x, range(1, len(cost.x.shape)))
-    return descent.settle(
-        ways, penalty, descent.noisy(cost, deviation), resolution=method.resolution, iterations=method.iterations,
-        steps=method.steps, deviation=deviation, rate=method.learning_rate,
-    )  # fmt: skip
+        return self.opened(problem, enlarged), trace
 
 
 @dataclasses.dataclass(frozen=True)
-class _Mask(Method):
-    """What masks share: they stand over one leaf."""
-
-    stochastic = True
-    default_baseline = "blur"
-
-    def like(self, problem: Problem) -> Leaves:
-        """One channel at the masked leaf."""
-        return IGOS().like(problem)
-
-    @staticmethod
-    def opened(problem: Problem, enlarged: tf.Tensor) -> Leaves:
-        """1 - M at the masked leaf, zeros elsewhere."""
-        which = mask.canvas(problem.x).leaf
-        return tuple(1 - enlarged if i == which else tf.zeros_like(leaf) for i, leaf in enumerate(problem.x))
-
-
-@dataclasses.dataclass(frozen=True)
-class IGOSPlusPlus(_Mask):
+class IGOSPlusPlus(_Integrated):
     """Two masks, one whose deletion lowers the score and one whose insertion raises it, and their product, by I-GOS.
 
     Descends on l1 mean|1 - P| + tv BTV(P) and the integrated scores del(P) - ins(P) + del(D) - ins(I), P = D I, with
@@ -182,28 +187,13 @@ class IGOSPlusPlus(_Mask):
     >>> tfig.explain(model, x, "igos_plus_plus", output="probabilities")
     """
 
-    resolution: int = 28
-    iterations: int = 15
-    steps: int = 20
-    l1: float = 1.0
-    tv: float = 20.0
-    tv_beta: float = 2.0
-    noise: float = 0.2
     initial_step: float = 1000.0
-    shrink: float = 0.2
-    armijo: float = 1e-4
-    minimum_step: float = 1e-5
-    search: str = "paper"
-    learning_rate: float = 0.03
 
     name = "igos_plus_plus"
     reference = (
         "Khorram, Lawson & Li, iGOS++: Integrated Gradient Optimized Saliency by Bilateral Perturbations, 2021, "
         "arXiv:2012.15783"
     )
-
-    def __post_init__(self):
-        IGOS(**vars(self))  # the same bounds
 
     @classmethod
     def default(cls) -> "IGOSPlusPlus":
@@ -212,18 +202,14 @@ class IGOSPlusPlus(_Mask):
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The descent."""
-        where = mask.canvas(problem.x)
+        cost = self.cost(problem)
         if self.search == "settled":
-            way = descent.deletes(mask.Objective(problem, where, self.tv, self.tv_beta, CELLS))
+            way = descent.deletes(cost)
             both = [way, descent.inserts(way)]
-            enlarged, trace = settled(self, both, lambda one, m: pair.bilateral(one, m, self.l1))
-            return self.opened(problem, enlarged), trace
-        cost = mask.Objective(problem, where, self.tv, self.tv_beta)
-        deviation = self.noise * tf.math.reduce_std(cost.x, range(1, len(cost.x.shape)))
-        search = mask.LineSearch(self.initial_step, self.shrink, self.armijo, self.minimum_step)
-        enlarged, trace = pair.descend(
-            pair.Pair(cost, self.steps, deviation, self.l1), search, self.resolution, self.iterations
-        )
+            enlarged, trace = self.settled(both, lambda one, m: pair.bilateral(one, m, self.l1))
+        else:
+            costs = pair.Pair(cost, self.steps, self.deviation(cost), self.l1)
+            enlarged, trace = pair.descend(costs, self.line, self.resolution, self.iterations)
         return self.opened(problem, enlarged), trace
 
 
@@ -288,16 +274,15 @@ class MeaningfulPerturbation(_Mask):
         share = 1.0 if self.search == "paper" or side is None else side / SIDE
         if self.blur and where.rank:
             where = dataclasses.replace(where, smooth=pair.smoothed(share * self.blur))
-        if self.search == "paper":
-            cost = mask.Objective(problem, where, self.tv, self.tv_beta)
+        cost = mask.Objective(problem, where, self.tv, self.tv_beta, CELLS if self.search == "settled" else None)
+        if self.search == "settled":
+            shift = max(round(share * self.shift), min(self.shift, 2))
+            enlarged, trace = descent.settle(
+                [descent.deletes(cost)], lambda one, m: one.penalty(m, self.l1), pair.shifted(cost, shift),
+                resolution=self.resolution, iterations=self.iterations, steps=IGOS.steps,
+                deviation=tf.zeros([problem.rows], cost.x.dtype), rate=self.learning_rate,
+            )  # fmt: skip
+        else:
             draw = pair.shifted(cost, self.shift)
             enlarged, trace = pair.perturb(cost, self.l1, self.learning_rate, self.iterations, self.resolution, draw)
-            return self.opened(problem, enlarged), trace
-        cost = mask.Objective(problem, where, self.tv, self.tv_beta, CELLS)
-        shift = max(round(share * self.shift), min(self.shift, 2))
-        enlarged, trace = descent.settle(
-            [descent.deletes(cost)], lambda one, m: one.penalty(m, self.l1), pair.shifted(cost, shift),
-            resolution=self.resolution, iterations=self.iterations, steps=IGOS.steps,
-            deviation=tf.zeros([problem.rows], cost.x.dtype), rate=self.learning_rate,
-        )  # fmt: skip
         return self.opened(problem, enlarged), trace
