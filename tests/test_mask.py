@@ -197,19 +197,23 @@ def rough(mask, beta, cells, tv):
     return tv * sum(tf.reduce_mean(tf.abs(one * cells / 28) ** beta) for one in (rows, columns))
 
 
+def same_as_the_twin(e, row, twin, atol):
+    answered = e.trace["mask"][row, ..., 0], e.trace["losses"][row], e.trace["objective"][row]
+    for found, expected in zip(answered, twin, strict=True):
+        np.testing.assert_allclose(found, expected, atol=atol)
+
+
 def test_settled_igos_is_its_literal_twin():
     rng = np.random.default_rng(1)
     x, baseline = rng.uniform(size=(2, 10, 10, 1)), rng.uniform(size=(10, 10, 1)) * 0.2
     model, method = network(), tfig.IGOS(resolution=5, iterations=12, steps=5, noise=0.0, tv=5.0, search="settled")
     e = tfig.explain(model, x, method, baseline=baseline)
     for row in range(2):
-        small, losses, objective = literal.settled(
+        twin = literal.settled(
             model, x[row], baseline, int(e.target[row]), 5, 12, 5,
             penalty=lambda mask: tf.reduce_mean(tf.abs(1 - mask)) + rough(mask, 2, 5, 5.0),
         )  # fmt: skip
-        np.testing.assert_allclose(e.trace["losses"][row], losses, atol=1e-9)
-        np.testing.assert_allclose(e.trace["mask"][row, ..., 0], small, atol=1e-9)
-        np.testing.assert_allclose(e.trace["objective"][row], objective, atol=1e-9)
+        same_as_the_twin(e, row, twin, 1e-9)
 
 
 def test_settled_igos_plus_plus_is_its_literal_twin():
@@ -227,12 +231,8 @@ def test_settled_igos_plus_plus_is_its_literal_twin():
                 excused += tf.reduce_mean(tf.abs(cut(large) * 10 / 28) ** 2 * edges)
             return tf.reduce_mean(tf.abs(1 - mask)) + (rough(mask, 2, 5, 5.0) + 5.0 * excused) / 2
 
-        small, losses, objective = literal.settled(
-            model, x[row], baseline, int(e.target[row]), 5, 12, 5, both=True, penalty=penalty
-        )
-        np.testing.assert_allclose(e.trace["losses"][row], losses, atol=1e-9)
-        np.testing.assert_allclose(e.trace["mask"][row, ..., 0], small, atol=1e-9)
-        np.testing.assert_allclose(e.trace["objective"][row], objective, atol=1e-9)
+        twin = literal.settled(model, x[row], baseline, int(e.target[row]), 5, 12, 5, both=True, penalty=penalty)
+        same_as_the_twin(e, row, twin, 1e-9)
 
 
 def test_settled_perturbation_is_its_literal_twin():
@@ -244,13 +244,11 @@ def test_settled_perturbation_is_its_literal_twin():
         model, x, tfig.MeaningfulPerturbation(resolution=5, iterations=12, **settings), baseline=baseline
     )  # a blur of one pixel in ten
     for row in range(2):
-        small, losses, objective = literal.settled(
+        twin = literal.settled(
             model, x[row], baseline, int(e.target[row]), 5, 12, 20, blur=lambda large: literal.blurred(large, 1.0),
             penalty=lambda mask: tf.reduce_mean(tf.abs(1 - mask)) + rough(mask, 3, 5, 5.0),
         )  # fmt: skip
-        np.testing.assert_allclose(e.trace["losses"][row], losses, atol=1e-8)
-        np.testing.assert_allclose(e.trace["mask"][row, ..., 0], small, atol=1e-8)
-        np.testing.assert_allclose(e.trace["objective"][row], objective, atol=1e-8)
+        same_as_the_twin(e, row, twin, 1e-8)
 
 
 NAMES = ("igos", "igos_plus_plus", "meaningful_perturbation")
