@@ -86,52 +86,9 @@ def compare(name: str, gradient, batch: int, explainer, x: np.ndarray, evaluatio
     )
 
 
-def compare_igos(gradient, forward, network: keras.Model, rows: int, turns: int) -> None:
-    """I-GOS over the raw cost of its own evaluations, at the batch sizes at which it can make them."""
-    method = tfig.IGOS()
-    explainer, x = tfig.Explainer(network, method, output="probabilities", baseline="blur"), images(rows)
-    sizes = explainer(x).trace["step_sizes"]
-    attempts = 1 + np.round(np.log(sizes / method.initial_step) / np.log(method.shrink)).astype(int)
-    searching = [
-        [int((attempts[:, i] > j).sum()) for j in range(attempts[:, i].max())] for i in range(method.iterations)
-    ]
-    chunk = max(27 // rows, 1)
-    blocks = [min(chunk, method.steps - start) * rows for start in range(0, method.steps, chunk)]
-    batches = {
-        size: tf.constant(images(size)) for size in {*blocks, *(size for one in searching for size in one), rows}
-    }
-
-    def evaluate():
-        for one in searching:
-            for block in blocks:
-                gradient(batches[block])
-            for size in one:
-                forward(batches[size])
-        return forward(batches[rows])
-
-    evaluate()
-    ratios = [seconds(explainer, x) / ((seconds(evaluate) + seconds(evaluate)) / 2) for _ in range(turns)]
-    forwards = sum(map(sum, searching))
-    print(
-        f"{'I-GOS, 15 x 20':<34} {rows} image(s): {method.iterations * method.steps * rows} gradients and {forwards} "
-        f"forward passes, ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
-        flush=True,
-    )
-
-
-def compare_settled(gradient, forward, network: keras.Model, rows: int, turns: int) -> None:
-    """The search that "igos" stands for, over the raw cost of its own evaluations as it batches them."""
-    explainer, x = tfig.Explainer(network, "igos", output="probabilities", baseline="blur"), images(rows)
-    method = explainer.method
-    chunk = max(27 // rows, 1)
-
-    def blocks(count):
-        return [min(chunk, count - start) * rows for start in range(0, count, chunk)]
-
-    # Scores of x and x', of six masks to begin with, of eight to choose from.
-    scores = [rows] * 2 + blocks(6) + blocks(8)
-    slopes = blocks(method.steps) + [rows] * method.iterations
-    batches = {size: tf.constant(images(size)) for size in {*scores, *slopes}}
+def over_raw(label: str, explainer, x: np.ndarray, gradient, forward, slopes: list, scores: list, turns: int) -> None:
+    """Print the ratio of a mask search to its own evaluations: gradients and scores of so many rows each."""
+    batches = {size: tf.constant(images(size)) for size in {*slopes, *scores}}
 
     def evaluate():
         for size in slopes:
@@ -141,13 +98,36 @@ def compare_settled(gradient, forward, network: keras.Model, rows: int, turns: i
         return value
 
     evaluate()
-    explainer(x)
     ratios = [seconds(explainer, x) / ((seconds(evaluate) + seconds(evaluate)) / 2) for _ in range(turns)]
     print(
-        f"{f'I-GOS, settled, {method.steps} + {method.iterations}':<34} {rows} image(s): {sum(slopes)} gradients and "
-        f"{sum(scores)} forward passes, ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
+        f"{label:<34} {len(x)} image(s): {sum(slopes)} gradients and {sum(scores)} forward passes, "
+        f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
         flush=True,
     )
+
+
+def blocks(count: int, rows: int) -> list[int]:
+    """The chunks in which `count` samples of each row are evaluated."""
+    chunk = max(27 // rows, 1)
+    return [min(chunk, count - start) * rows for start in range(0, count, chunk)]
+
+
+def compare_igos(gradient, forward, network: keras.Model, rows: int, turns: int) -> None:
+    """Both searches of I-GOS over the raw cost of their own evaluations, at the batch sizes at which they make them."""
+    method, x = tfig.IGOS(), images(rows)
+    explainer = tfig.Explainer(network, method, output="probabilities", baseline="blur")
+    sizes = explainer(x).trace["step_sizes"]
+    attempts = 1 + np.round(np.log(sizes / method.initial_step) / np.log(method.shrink)).astype(int)
+    searching = [int((one > j).sum()) for one in attempts.T for j in range(one.max())]
+    slopes = blocks(method.steps, rows) * method.iterations
+    over_raw("I-GOS, 15 x 20", explainer, x, gradient, forward, slopes, [rows] * 2 + searching, turns)
+
+    explainer = tfig.Explainer(network, "igos", output="probabilities", baseline="blur")
+    explainer(x)
+    # Scores of x and x', of six masks to begin with, of eight to choose from.
+    scores = [rows] * 2 + blocks(6, rows) + blocks(8, rows)
+    slopes = blocks(explainer.method.steps, rows) + [rows] * explainer.method.iterations
+    over_raw("I-GOS, settled", explainer, x, gradient, forward, slopes, scores, turns)
 
 
 def peak(steps: int, queue) -> None:
@@ -187,7 +167,6 @@ def main() -> None:
             compare(name, gradient, batch, explainer, x, STEPS, turns)
     for rows in (1, 8):
         compare_igos(gradient, forward, network, rows, max(1, turns // 2))
-        compare_settled(gradient, forward, network, rows, max(1, turns // 2))
 
 
 if __name__ == "__main__":
