@@ -47,9 +47,6 @@ ONE_CHANNEL = (
 )  # fmt: skip
 MASKS = ("igos", "igos_plus_plus", "meaningful_perturbation")
 RECTIFIED = ("guided_backprop", "deconvnet")
-PROPAGATION = ("lrp", "deep_taylor", "deeplift", "deepshap")
-# What these models do that no rule is known for; and those without a ReLU.
-NO_RULE = {"recurrent": "LSTM", "attention": "has no rule", "smooth": "LayerNorm", "subclassed": "Sigmoid"}
 # Layers without feature maps, and models that end otherwise than class activation mapping is defined for.
 CAMS = {
     **{(name, None): "needs feature maps" for name in ("shared", "smooth", "regression")},
@@ -110,7 +107,7 @@ def test_promises(name, method):
         with pytest.raises(ValueError, match="moves the model's float input"):
             tfig.explain(model, case.x, method, **arguments)
         return
-    refused = NO_RULE.get(name) if method.name in PROPAGATION else None
+    refused = None
     if method.name in RECTIFIED and name in NO_RELU:
         refused = "the model has none"
     if method.name == "blur_ig" and name in ("shared", "smooth", "regression"):

@@ -13,7 +13,7 @@ from keras import layers as L
 from reference import deeplift, lrp
 
 import tfig
-from tfig import rules
+from tfig import anatomy, rules
 from tfig.kernels import difference
 
 RULES = {
@@ -40,17 +40,9 @@ def test_rectified_golden(golden, rule):
     assert error(e.attributions, numbers[f"{rule}/logit"]) <= 1e-4
 
 
-def winner_takes_all(self, layer, call, x):
+def winner_takes_all(self, op, above, free):
     """Max pooling by the plain gradient at x, which is what the reference numbers do."""
-    states, carriers = self._split(x)
-    index = difference._winners(layer, tf.split(states, 2)[0])
-    y = call(states)
-
-    def taken(one):
-        shape = tf.shape(tf.split(y, 2)[0])
-        return tf.reshape(tf.gather(tf.reshape(one, [tf.shape(one)[0], -1]), index, batch_dims=1), shape)
-
-    return self._joined(y, [taken(one) for one in carriers])
+    return anatomy.pull(op, above, free)
 
 
 def test_deeplift_golden(golden, monkeypatch):
@@ -62,7 +54,7 @@ def test_deeplift_golden(golden, monkeypatch):
         gap = e.score - e.baseline_score
         assert np.abs(e.attributions.sum((1, 2, 3)) - gap).max() <= 1e-6
         assert np.abs(numbers["deeplift_rescale/logit"].sum((1, 2, 3)) - gap).max() > 0.01
-        monkeypatch.setattr(difference.Differences, "maximum", winner_takes_all)
+        monkeypatch.setattr(difference.Differences, "_chosen", winner_takes_all)
         monkeypatch.setattr("tfig.program._programs", weakref.WeakKeyDictionary())
     e = tfig.explain(model, numbers["x"], "deeplift", baseline=numbers["baseline"], **asked)
     assert error(e.attributions, numbers["deeplift_rescale/logit"]) <= 1e-4
@@ -267,37 +259,38 @@ def test_contrasts_and_callables_start_at_what_they_read():
     assert error(e.attributions, parts[0] - parts[1]) <= 1e-4
     e = tfig.explain(model, x, asked, target=lambda y: y[:, 0] - y[:, 1])
     assert error(e.attributions, parts[0] - parts[1]) <= 1e-4
-    with pytest.raises(ValueError, match="no callable target"):
-        tfig.explain(model, x, "deeplift", target=lambda y: y[:, 0])
+    parts = [tfig.explain(model, x, "deeplift", target=unit).attributions for unit in (0, 1)]
+    e = tfig.explain(model, x, "deeplift", target=lambda y: 2 * y[:, 0] - y[:, 1])
+    assert error(e.attributions, 2 * parts[0] - parts[1]) <= 1e-4
 
 
-class Gated(keras.Model):
-    def __init__(self):
+class Own(keras.Model):
+    """Computes with TensorFlow between its layers."""
+
+    def __init__(self, between):
         super().__init__()
-        self.first, self.last = L.Dense(4), L.Dense(2)
+        self.first, self.last, self.between = L.Dense(4), L.Dense(2), between
 
     def call(self, x):
-        h = self.first(x)
-        return self.last(keras.ops.relu(h) + h * tf.sigmoid(h))
+        return self.last(self.between(self.first(x)))
 
 
 @pytest.mark.parametrize("method", ["lrp", "deep_taylor", "deeplift"])
 def test_what_has_no_rule_is_named(method):
-    gated = Gated()
     x = zoo.table()
-    gated(x)
-    with pytest.raises(ValueError, match=r"no rule for (Relu|Sigmoid).*outside any layer"):
-        tfig.explain(gated, x, method)
-    with pytest.raises(ValueError, match=r"no rule for .*LayerNormalization"):
-        tfig.explain(zoo.build("smooth"), x, method)
-    product = keras.Input((5,))
-    h = L.Dense(4)(product)
-    with pytest.raises(ValueError, match=r"no rule for .*Multiply"):
-        tfig.explain(keras.Model(product, L.Dense(2)(L.Multiply()([h, h]))), x, method)
+    own = Own(tf.math.cumprod)
+    own(x)
+    with pytest.raises(ValueError, match=r"no rule for Cumprod \('.*', outside any layer, test_propagation.py:\d+\)"):
+        tfig.explain(own, x, method)
+    inputs = keras.Input((5,))
+    h = L.Lambda(tf.math.cumprod, name="odd")(L.Dense(4)(inputs))
+    model = keras.Model(inputs, L.Dense(2, name="last")(h))
+    with pytest.raises(ValueError, match=r"no rule for Cumprod .*in 'odd' \(Lambda\)"):
+        tfig.explain(model, x, method)
     with pytest.raises(ValueError, match="needs a Keras model"):
         tfig.explain(lambda x: x * 2, x, method)
     # Behind it, there is nothing without a rule.
-    assert tfig.explain(zoo.build("smooth"), x, method, layer="conv").attributions.shape == (3, 8)
+    assert tfig.explain(model, x, method, layer="odd").attributions.shape == (3, 4)
 
 
 @pytest.mark.parametrize(
@@ -558,34 +551,29 @@ def test_w_square_is_of_the_folded_weights():
     np.testing.assert_allclose(e.attributions, np.tile(squares / squares.sum(), (2, 1)), rtol=1e-5)
 
 
-def test_what_would_lose_relevance_in_silence_is_refused():
-    x = np.random.default_rng(0).normal(size=(2, 6)).astype("float32")
+def centred(z):
+    return z - keras.ops.mean(z, -1, keepdims=True)
 
-    class Held(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.below, self.above = L.Dense(4), L.Dense(2)
 
-        def call(self, x):
-            return self.above(tf.stop_gradient(self.below(x)))
-
-    held = Held()
-    held(x)
-    with pytest.raises(ValueError, match="no rule for StopGradient"):
-        tfig.explain(held, x, "lrp")
-
-    def centred(z):
-        return z - keras.ops.mean(z, -1, keepdims=True)
-
-    for activation, said in ((centred, "'centred' is not element by element"), ("log_softmax", "LogSoftmax")):
-        for layers in ([L.Dense(4), L.Activation(activation)], [L.Dense(4, activation=activation)]):
-            model = keras.Sequential([keras.Input((6,)), *layers, L.Dense(2)])
-            for method in ("lrp", "deeplift"):
-                with pytest.raises(ValueError, match=said):
-                    tfig.explain(model, x, method)
+def test_what_stands_between_layers_passes_what_it_is_given():
+    """Values that a stopped gradient, a function of the user's or a mean hands on are those of the plain network."""
+    x = np.random.default_rng(0).normal(size=(2, 5)).astype("float32")
+    held, plain = Own(tf.stop_gradient), Own(tf.identity)
+    for model in (held, plain):
+        model(x)
+    plain.set_weights(held.get_weights())
+    for method in ("lrp", "deeplift"):
+        maps = [tfig.explain(model, x, method, target=1).attributions for model in (held, plain)]
+        assert error(*maps) <= 1e-6
     swish = lambda z: z * keras.ops.sigmoid(1.7 * z)  # noqa: E731
-    own = keras.Sequential([keras.Input((6,)), L.Dense(4, activation=swish), L.Dense(2)])
-    assert np.abs(tfig.explain(own, x, "deeplift").convergence_delta).max() <= 1e-5
+    for between in (centred, swish, "log_softmax"):
+        for layers in ([L.Dense(4), L.Activation(between)], [L.Dense(4, activation=between)]):
+            model = keras.Sequential([keras.Input((5,)), *layers, L.Dense(2)])
+            assert np.abs(tfig.explain(model, x, "deeplift", target=1).convergence_delta).max() <= 1e-5
+    linear = Own(centred)
+    linear(x)
+    e = tfig.explain(linear, x, tfig.LRP(rules.Epsilon(0)), target=1)
+    assert error(e.attributions, tfig.explain(linear, x, "gradient_x_input", target=1).attributions) <= 1e-4
 
 
 @pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])

@@ -1,222 +1,236 @@
-"""What Keras layers are made of, as far as rules of propagation must know: linear maps, activations, sums, routing.
+"""What networks are made of, as far as rules of propagation must know: a few kinds of operations.
 
-Everything that is not listed here has no rule, and saying so is better than a plain gradient.
+Whatever a layer is called, it computes TensorFlow operations. Each is of one kind here, or of none: what has no kind
+has no rule, and saying so is better than a plain gradient.
 """
 
+import functools
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
-import keras
-import numpy as np
 import tensorflow as tf
-from keras import layers as L
-from keras import ops
 
-from tfig.rules import Linear
-
-DENSE = (L.Dense, L.EinsumDense)
-CONVOLUTIONS = (
-    L.Conv1D, L.Conv2D, L.Conv3D, L.DepthwiseConv1D, L.DepthwiseConv2D, L.SeparableConv1D, L.SeparableConv2D,
-    L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose,
-)  # fmt: skip
-AVERAGES = (
-    L.AveragePooling1D, L.AveragePooling2D, L.AveragePooling3D,
-    L.GlobalAveragePooling1D, L.GlobalAveragePooling2D, L.GlobalAveragePooling3D,
-)  # fmt: skip
-AFFINE = (L.BatchNormalization, L.Normalization, L.Rescaling)
-AFFINE_OPS = {"Negative"}
-ACTIVATIONS = tuple(
-    getattr(L, name) for name in ("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax") if hasattr(L, name)
-)
-MAXIMA = (
-    L.MaxPooling1D, L.MaxPooling2D, L.MaxPooling3D,
-    L.GlobalMaxPooling1D, L.GlobalMaxPooling2D, L.GlobalMaxPooling3D,
-)  # fmt: skip
-SUMS = (L.Add, L.Subtract, L.Average)
-ROUTING = (
-    L.InputLayer, L.Flatten, L.Reshape, L.Permute, L.RepeatVector, L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D,
-    L.Cropping1D, L.Cropping2D, L.Cropping3D, L.UpSampling1D, L.UpSampling2D, L.UpSampling3D, L.Dropout,
-    L.SpatialDropout1D, L.SpatialDropout2D, L.SpatialDropout3D, L.GaussianDropout, L.GaussianNoise,
-    L.ActivityRegularization, L.Concatenate, L.Identity, L.Maximum, L.Minimum,
-)  # fmt: skip
-"""Layers that only move, repeat or choose values: the plain gradient is their rule."""
-
-STRETCHING = (
-    ("padding", 0, (L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D)),
-    ("cropping", 0, (L.Cropping1D, L.Cropping2D, L.Cropping3D)),
-    ("size", 1, (L.UpSampling1D, L.UpSampling2D, L.UpSampling3D)),
-)
-"""(by which attribute, the value of it that changes nothing, layers)."""
-
-# Operations of functional models that are not layers, by the names of their classes.
-ACTIVATION_OPS = {
-    "Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "Sigmoid", "Tanh", "Softplus", "Softsign",
-    "HardSigmoid", "HardSilu", "HardTanh", "Softmax", "LogSigmoid", "Mish",
-}  # fmt: skip
-SUM_OPS = {"Add", "Subtract"}
-ROUTING_OPS = {
-    "Reshape", "Transpose", "Squeeze", "ExpandDims", "Concatenate", "Stack", "GetItem", "Pad", "Repeat", "Tile", "Flip",
-    "Cast", "Max", "Maximum", "Minimum", "Moveaxis", "Swapaxes", "Ravel", "Split", "Identity", "BroadcastTo", "Roll",
-    "MaxPool",
-}  # fmt: skip
-
-# Graph operations that may stand between layers: they move values and change nothing.
-ROUTING_TYPES = {
+MOVING = {
     "Identity", "IdentityN", "Cast", "Reshape", "Squeeze", "ExpandDims", "Transpose", "ConcatV2", "Pack", "Unpack",
-    "Split", "SplitV", "StridedSlice", "Slice", "Pad", "PadV2", "MirrorPad", "GatherV2", "GatherNd", "Tile",
-    "EnsureShape", "BroadcastTo", "ReverseV2", "Shape", "ZerosLike", "OnesLike", "Rank", "Size",
+    "Split", "SplitV", "StridedSlice", "Slice", "Pad", "PadV2", "MirrorPad", "GatherV2", "ResourceGather", "GatherNd",
+    "Tile", "EnsureShape", "BroadcastTo", "ReverseV2", "ReverseSequence", "Roll", "StopGradient", "PreventGradient",
+    "Snapshot", "SpaceToBatchND", "BatchToSpaceND", "SpaceToDepth", "DepthToSpace", "ResizeNearestNeighbor", "SelectV2",
+    "Select", "ScatterNd", "MatrixBandPart", "MatrixDiagPartV3", "ExtractImagePatches", "CheckNumerics",
 }  # fmt: skip
+"""Only move, repeat or choose values."""
 
-# What a function of each element alone is made of.
-ELEMENTWISE = {
-    "Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "DivNoNan", "Maximum", "Minimum", "Pow", "SquaredDifference",
-    "Relu", "Relu6", "Elu", "Selu", "LeakyRelu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Erf", "Erfc", "Exp",
-    "Expm1", "Log", "Log1p", "Sqrt", "Rsqrt", "Square", "Neg", "Abs", "Sign", "Reciprocal", "Inv", "Sin", "Cos",
-    "Atan", "Floor", "Round", "ClipByValue", "SelectV2", "Greater", "GreaterEqual", "Less", "LessEqual", "Equal",
-    "NotEqual", "LogicalAnd", "LogicalOr", "LogicalNot", "Identity", "Cast", "StopGradient", "ZerosLike", "OnesLike",
-    "Shape", "BroadcastTo", "Fill",
+CONVOLUTIONS = {"Conv2D", "Conv3D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv3DBackpropInputV2"}
+
+PRODUCTS = {"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"}
+
+MIXING = {
+    "Mean", "Sum", "AvgPool", "AvgPool3D", "ResizeBilinear", "ResizeBicubic", "ScaleAndTranslate", "Cumsum",
+    "SegmentSum", "UnsortedSegmentSum", "CropAndResize",
 }  # fmt: skip
+"""Linear, without weights."""
+
+SUMS = {"AddV2", "Add", "Sub", "AddN", "BiasAdd"}
+
+QUOTIENTS = {"RealDiv", "Div", "DivNoNan"}
+
+SCALINGS = {"Mul", "MulNoNan", "Neg"} | QUOTIENTS
+
+NORMALISATIONS = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
+
+MAXIMA = {"Max", "Min", "MaxPool", "MaxPoolV2", "MaxPool3D", "TopKV2"}
+
+FUNCTIONS = {
+    "Maximum", "Minimum", "Pow", "SquaredDifference", "Relu", "Relu6", "Elu", "Selu", "LeakyRelu", "Sigmoid", "Tanh",
+    "Softplus", "Softsign", "Erf", "Erfc", "Exp", "Expm1", "Log", "Log1p", "Sqrt", "Rsqrt", "Square", "Abs", "Sign",
+    "Reciprocal", "Inv", "Sin", "Cos", "Tan", "Asinh", "Sinh", "Cosh", "Atan", "Floor", "Ceil", "Round", "Rint",
+    "ClipByValue", "Lgamma", "Digamma", "Xlogy", "Erfinv",
+}  # fmt: skip
+"""Of each element alone."""
+
+PARTIAL = QUOTIENTS | {
+    "Sqrt", "Rsqrt", "Log", "Log1p", "Pow", "Reciprocal", "Inv", "Xlogy", "Lgamma", "Digamma", "Erfinv",
+}  # fmt: skip
+"""Functions that are not of all numbers."""
+
+CHOICES = {
+    "Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual", "LogicalAnd", "LogicalOr", "LogicalNot",
+    "ZerosLike", "OnesLike", "IsNan", "IsFinite",
+}  # fmt: skip
+"""Of each element alone, with no slope."""
+
+ALONE = FUNCTIONS | CHOICES | SCALINGS | (SUMS - {"BiasAdd"}) | {"Cast", "Identity", "IdentityN", "SelectV2", "Select"}
+"""What a function of each element alone is made of."""
+
+DATA = {"Conv2DBackpropInput": 2, "Conv3DBackpropInputV2": 2}
+"""Which input of a product is not its weights, where it is not the first."""
 
 
-def kind(part: Any, args: tuple = ()) -> str | None:
-    """What a layer or operation is: linear, affine, average, activation, maximum, sum, routing, or None: unknown.
+def kind(op: tf.Operation, free: Sequence[int]) -> str | None:
+    """What an operation is, of which the inputs `free` vary and others are known.
+
+    "moving"; "mixing", linear; "weighing", linear by weights; "shift", "scale" by what is known; "sum", "product" of
+    what varies; "maximum"; "softmax"; "function" of each element alone; None: unknown.
+    """
+    alone = len(free) == 1
+    kinds = (
+        ("moving", MOVING, True),
+        ("mixing", MIXING, True),
+        ("weighing", CONVOLUTIONS | PRODUCTS, alone),
+        ("product", CONVOLUTIONS | PRODUCTS, True),
+        ("shift", SUMS, alone),
+        ("sum", SUMS, True),
+        ("function", QUOTIENTS, alone and free[0] == 1),
+        ("scale", SCALINGS, alone),
+        ("product", SCALINGS | {"SquaredDifference"}, not alone),
+        ("shift", NORMALISATIONS, alone and free[0] == 0 and not _trains(op)),
+        ("maximum", MAXIMA, True),
+        ("maximum", {"Maximum", "Minimum"}, not alone),
+        ("softmax", {"Softmax", "LogSoftmax"}, True),
+        ("function", FUNCTIONS, alone),
+    )
+    return next((name for name, types, fits in kinds if op.type in types and fits), None)
+
+
+def _trains(op: tf.Operation) -> bool:
+    return op.type in NORMALISATIONS and op.get_attr("is_training")
+
+
+def affine(op: tf.Operation, free: int) -> tuple[Any, Any]:
+    """(scale, shift) of a scale or shift, z = scale * input `free` + shift, broadcastable to z; in float32 at least."""
+    if op.type == "Neg":
+        return -1.0, 0.0
+    if op.type in NORMALISATIONS:
+        _, gamma, beta, mean, variance = (wide(one) for one in op.inputs)
+        scale = gamma * tf.math.rsqrt(variance + op.get_attr("epsilon"))
+        shift = beta - mean * scale
+        shape = [-1, 1, 1] if op.get_attr("data_format") == b"NCHW" else [-1]
+        return tf.reshape(scale, shape), tf.reshape(shift, shape)
+    other = wide(op.inputs[1 - free]) if len(op.inputs) == 2 else tf.add_n([wide(x) for x in _others(op, free)])
+    if op.type == "BiasAdd" and op.get_attr("data_format") == b"NCHW":
+        other = tf.reshape(other, [-1, *[1] * (len(op.outputs[0].shape) - 2)])
+    if op.type in SUMS:
+        return (1.0, -other) if op.type == "Sub" and free == 0 else (-1.0 if op.type == "Sub" else 1.0, other)
+    return (1 / other if op.type in QUOTIENTS else other), 0.0
+
+
+def _others(op: tf.Operation, free: int) -> list[tf.Tensor]:
+    return [one for i, one in enumerate(op.inputs) if i != free]
+
+
+def channel(weights: tf.Operation, op: tf.Operation) -> int:
+    """The axis, from the end, of the channels that an operation with weights makes, in what `op` behind it gives."""
+    first = weights.type in CONVOLUTIONS and weights.get_attr("data_format").startswith(b"NC")
+    return 1 - len(op.outputs[0].shape) if first else -1
+
+
+def outwards(op: tf.Operation, scale: tf.Tensor) -> tf.Tensor:
+    """A scale for each output channel, [C] or [1], shaped to be multiplied into the weights of an operation.
+
+    Raises:
+        ValueError: weights whose outputs are several axes.
+    """
+    if scale.shape[0] == 1:
+        return scale
+    if op.type == "DepthwiseConv2dNative":
+        return tf.reshape(scale, [-1, op.inputs[1].shape[-1]])
+    if op.type in DATA:
+        return scale[:, tf.newaxis]
+    turned = {"MatMul": "transpose_b", "BatchMatMul": "adj_y", "BatchMatMulV2": "adj_y", "BatchMatMulV3": "adj_y"}
+    return scale[:, tf.newaxis] if op.type in turned and op.get_attr(turned[op.type]) else scale
+
+
+def replay(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The outputs of an operation on other inputs, in the present graph."""
+    if op.type in ("Identity", "IdentityN"):
+        return list(inputs)
+    if op.type == "Conv2D" and _groups(op, inputs) > 1:
+        return [_grouped(op, inputs)]
+    make, counts, attributes = _signature(op.type, op.op_def)
+    waiting, given = list(inputs), []
+    for count in counts:
+        if count is None:
+            given.append(waiting.pop(0))
+        else:
+            size = op.get_attr(count)
+            size = size if isinstance(size, int) else len(size)
+            given.append(waiting[:size])
+            waiting = waiting[size:]
+    values = [*given, *map(op.get_attr, attributes)]
+    made = make(**dict(zip(_names(make), values, strict=True)))
+    return list(made) if isinstance(made, (list, tuple)) else [made]
+
+
+@functools.cache
+def _names(make: Any) -> list[str]:
+    """A raw operation's arguments: inputs, then attributes; some by other names than the operation has for them."""
+    return [name for name in inspect.signature(make).parameters if name != "name"]
+
+
+_signatures: dict[str, tuple[Any, list[str | None], list[str]]] = {}
+
+
+def _signature(kind: str, definition: Any) -> tuple[Any, list[str | None], list[str]]:
+    """(the raw operation; of each input the attribute that says how many tensors it is, or None: one; attributes)."""
+    if kind not in _signatures:
+        inputs = definition.input_arg
+        inferred = {name for one in inputs for name in (one.type_attr, one.number_attr, one.type_list_attr)}
+        left = [one for one in definition.attr if one.name not in inferred]
+        left.sort(key=lambda one: one.HasField("default_value"))
+        counts = [one.number_attr or one.type_list_attr or None for one in inputs]
+        _signatures[kind] = getattr(tf.raw_ops, kind), counts, [one.name for one in left]
+    return _signatures[kind]
+
+
+def _groups(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> int:
+    axis = 1 if op.get_attr("data_format") == b"NCHW" else -1
+    return (inputs[0].shape[axis] or 1) // (inputs[1].shape[-2] or 1)
+
+
+def _grouped(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+    """A convolution in groups, group by group: its slope is not to be had on every processor."""
+    axis, groups = 1 if op.get_attr("data_format") == b"NCHW" else -1, _groups(op, inputs)
+    parts = zip(tf.split(inputs[0], groups, axis), tf.split(inputs[1], groups, -1), strict=True)
+    return tf.concat([replay(op, pair)[0] for pair in parts], axis)
+
+
+def pull(
+    op: tf.Operation, above: Sequence[tf.Tensor | None], free: Sequence[int], inputs: Sequence[tf.Tensor] | None = None
+) -> list[tf.Tensor]:
+    """The slope of sum{ above * outputs } by the inputs `free`, in float32 at least.
 
     Args:
-        args: what it is called with: a product with what is known beforehand is affine.
+        inputs: where it is taken; by default at the operation's own.
     """
-    for name, classes in (
-        ("linear", DENSE + CONVOLUTIONS),
-        ("affine", AFFINE),
-        ("average", AVERAGES),
-        ("activation", ACTIVATIONS),
-        ("maximum", MAXIMA),
-        ("sum", SUMS),
-        ("routing", ROUTING),
-    ):
-        for one in classes:
-            if isinstance(part, one) and type(part).call is one.call:
-                return None if _odd(part) else name
-    if isinstance(part, keras.Layer):
-        return None
-    named = type(part).__name__
-    return (
-        "activation" if named in ACTIVATION_OPS else "sum" if named in SUM_OPS else "routing" if named in ROUTING_OPS
-        else "affine" if named in AFFINE_OPS or _factor(part, args) is not None else None
-    )  # fmt: skip
-
-
-def _odd(part: Any) -> bool:
-    """Settings that make a layer something else."""
-    bilinear = isinstance(part, L.UpSampling2D) and part.interpolation != "nearest"
-    reflected = isinstance(part, L.PReLU) and part.alpha is None
-    return bool(
-        bilinear or reflected or getattr(part, "lora_enabled", False) or getattr(part, "quantization_mode", None)
+    if op.type in ("Identity", "Cast", "StopGradient", "PreventGradient", "EnsureShape", "Snapshot", "CheckNumerics"):
+        return [above[0]]
+    if op.type == "IdentityN":
+        return [above[i] if above[i] is not None else tf.zeros_like(wide(op.inputs[i])) for i in free]
+    if op.type in ("Reshape", "Squeeze", "ExpandDims"):
+        return [tf.reshape(above[0], tf.shape(op.inputs[0]))]
+    points = [wide(one) for one in inputs or op.inputs]
+    for i in free:  # the same tensor twice has a slope in each place
+        points[i] = tf.identity(points[i])
+    watched = [points[i] for i in free]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(watched)
+        outputs = replay(op, points)
+    pairs = [(out, one) for out, one in zip(outputs, above, strict=False) if one is not None]
+    return tape.gradient(
+        [out for out, _ in pairs], watched, output_gradients=[one for _, one in pairs], unconnected_gradients="zero"
     )
 
 
-def stages(layer: keras.Layer) -> list[Linear]:
-    """The linear maps of a layer, one after the other, before its activation."""
-    bias = wide(layer.bias) if getattr(layer, "use_bias", True) and layer.bias is not None else 0.0
-    if isinstance(layer, L.Dense):
-        return [Linear(lambda x, w: tf.linalg.matmul(x, w) if len(x.shape) == 2 else tf.tensordot(x, w, 1),
-                       wide(layer.kernel), bias)]  # fmt: skip
-    if isinstance(layer, L.EinsumDense):
-        return [Linear(lambda x, w: ops.einsum(layer.equation, x, w), wide(layer.kernel), bias)]
-    return _convolution(layer, _channels(layer, bias))
-
-
-def _convolution(layer: Any, bias: Any) -> list[Linear]:
-    padding = "valid" if layer.padding == "causal" else layer.padding
-    strides = layer.strides if len(set(layer.strides)) > 1 else layer.strides[0]
-    common = {"strides": strides, "padding": padding, "data_format": layer.data_format}
-    dilated = {**common, "dilation_rate": layer.dilation_rate}
-
-    def padded(x: tf.Tensor) -> tf.Tensor:
-        if layer.padding != "causal":
-            return x
-        before = [layer.dilation_rate[0] * (layer.kernel_size[0] - 1), 0]
-        return ops.pad(
-            x, [[0, 0], before, [0, 0]] if layer.data_format == "channels_last" else [[0, 0], [0, 0], before]
-        )
-
-    if isinstance(layer, (L.SeparableConv1D, L.SeparableConv2D)):
-        one = {"strides": 1, "padding": "valid", "data_format": layer.data_format}
-        return [
-            Linear(lambda x, w: ops.depthwise_conv(padded(x), w, **dilated), wide(layer.depthwise_kernel), 0.0),
-            Linear(lambda x, w: ops.conv(x, w, **one), wide(layer.pointwise_kernel), bias),
-        ]
-    kernel = wide(layer.kernel)
-    if isinstance(layer, (L.DepthwiseConv1D, L.DepthwiseConv2D)):
-        return [Linear(lambda x, w: ops.depthwise_conv(padded(x), w, **dilated), kernel, bias)]
-    if isinstance(layer, (L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose)):
-        spread = {**common, "output_padding": layer.output_padding, "dilation_rate": layer.dilation_rate}
-        return [Linear(lambda x, w: ops.conv_transpose(x, w, **spread), kernel, bias)]
-    return [Linear(lambda x, w: ops.conv(padded(x), w, **dilated), kernel, bias)]
-
-
-def _channels(layer: Any, bias: Any) -> Any:
-    """A bias per channel, shaped to be added."""
-    if layer.data_format == "channels_last" or isinstance(bias, float):
-        return bias
-    return tf.reshape(bias, [1, -1, *[1] * len(layer.strides)])
-
-
-def affine(layer: Any, args: tuple, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """(scale, offset) of what scales each channel of x at inference, shaped to be broadcast to it."""
-    if not isinstance(layer, keras.Layer):
-        factor, dtype = _factor(layer, args), wide(x).dtype
-        return tf.constant(-1.0 if factor is None else factor, dtype), tf.zeros([], dtype)
-    dtype = "float64" if layer.compute_dtype == "float64" else "float32"
-    if isinstance(layer, L.Rescaling):
-        return tf.cast(layer.scale, dtype), tf.cast(layer.offset, dtype)
-    if isinstance(layer, L.Normalization):
-        deviation = tf.maximum(tf.sqrt(wide(layer.variance)), keras.config.epsilon())
-        scale, offset = 1 / deviation, -wide(layer.mean) / deviation
-        return (1 / scale, wide(layer.mean)) if layer.invert else (scale, offset)
-    scale = tf.math.rsqrt(wide(layer.moving_variance) + layer.epsilon)
-    scale = scale * wide(layer.gamma) if layer.scale else scale
-    offset = -wide(layer.moving_mean) * scale
-    offset = offset + wide(layer.beta) if layer.center else offset
-    shape = [1] * len(x.shape)
-    shape[layer.axis] = -1
-    return tf.reshape(scale, shape), tf.reshape(offset, shape)
-
-
-def _factor(part: Any, args: tuple) -> Any:
-    """What an operation multiplies its one tensor with, where that is known beforehand; else None."""
-    named = type(part).__name__
-    if named not in ("Multiply", "TrueDivide", "Divide") or len(args) != 2:
-        return None
-    known = [tf.get_static_value(one) if tf.is_tensor(one) else one for one in args]
-    if known[1] is not None and tf.is_tensor(args[0]):
-        return known[1] if named == "Multiply" else 1 / np.asarray(known[1])
-    return known[0] if named == "Multiply" else None
-
-
-def leaves_all(part: Any) -> bool:
-    """Whether a padding, cropping or enlarging layer pads, crops and enlarges by nothing."""
-    return any(
-        isinstance(part, kinds) and np.all(np.asarray(getattr(part, way)) == nothing)
-        for way, nothing, kinds in STRETCHING
-    )
-
-
-def per_channel(layer: keras.Layer, scale: tf.Tensor, rank: int) -> bool:
-    """Whether a scale of a layer's outputs, of `rank` axes, is one number, or one for each of its channels."""
-    shape = [1] * (rank - len(scale.shape)) + scale.shape.as_list()
-    channel = 1 if getattr(layer, "data_format", None) == "channels_first" else rank - 1
-    return all(size == 1 or axis == channel for axis, size in enumerate(shape))
-
-
-def outwards(layer: keras.Layer, scale: tf.Tensor) -> tf.Tensor:
-    """A scale for each output channel, shaped to be multiplied into the layer's weights."""
-    vector = tf.reshape(scale, [-1])
-    if isinstance(layer, (L.DepthwiseConv1D, L.DepthwiseConv2D)) and vector.shape[0] != 1:
-        return tf.reshape(vector, [-1, layer.depth_multiplier])
-    transposed = isinstance(layer, (L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose))
-    return vector[:, tf.newaxis] if transposed else vector
+def fit(value: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """`value` summed over what `like` was broadcast along."""
+    shapes = value.shape.as_list(), like.shape.as_list()
+    if shapes[0] == shapes[1] and None not in shapes[0][1:]:  # rows are never broadcast
+        return value
+    axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(like), s1=tf.shape(value))[0]
+    return tf.reshape(tf.reduce_sum(value, axes), tf.shape(like))
 
 
 def wide(value: Any) -> tf.Tensor:
-    """A tensor or variable, in float32 where it has less."""
+    """A tensor or variable, floats in float32 where they have less."""
     tensor = tf.convert_to_tensor(value)
-    return tf.cast(tensor, tf.float32) if tensor.dtype.size < 4 else tensor
+    return tf.cast(tensor, tf.float32) if tensor.dtype.is_floating and tensor.dtype.size < 4 else tensor

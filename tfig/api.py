@@ -202,6 +202,9 @@ class Explainer:
     def pose(self, structure: Any, leaves: list[np.ndarray], target: Any) -> "Posed":
         """The program for rows `leaves` of inputs `structure`, and what it is fed beside them."""
         structure = oriented(self.model, structure)
+        if self.method.stepwise and slices.loops(self.model):
+            sizes = iter(leaves)
+            structure = tf.nest.map_structure(lambda leaf: leaf.shaped(next(sizes).shape), structure)
         described: list[network.Leaf] = tf.nest.flatten(structure)
         quantity, codes, against = arguments.quantity(self.model, self.output, target, len(leaves[0]))
         if isinstance(structure, dict) and isinstance(self.baseline, (list, tuple)):

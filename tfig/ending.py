@@ -69,18 +69,6 @@ _CALLS = (
 )
 
 
-STAND_IN = "tfig_stand_in"
-
-
-def stand_in(value: tf.Tensor, natural: tf.Tensor) -> tf.Tensor:
-    """`value`, in the place of a softmax or sigmoid `natural` that can still be opened behind it."""
-    return tf.raw_ops.IdentityN(input=[value, natural], name=STAND_IN)[0]
-
-
-def _stands_in(tensor: tf.Tensor) -> bool:
-    return tensor.op.type == "IdentityN" and tensor.op.name.split("/")[-1].startswith(STAND_IN)
-
-
 def _ending(outputs: tf.Tensor, points: Leaves) -> tuple[str, tf.Tensor | None]:
     """How a traced output ends, and its logits where they can be reached.
 
@@ -89,8 +77,8 @@ def _ending(outputs: tf.Tensor, points: Leaves) -> tuple[str, tf.Tensor | None]:
         "LogSoftmax", a mixture such as "AddV2 of Softmax", or "hidden in <call>".
     """
     tensor = outputs
-    while (tensor.op.type in _RESHAPING or _stands_in(tensor)) and not any(tensor is point for point in points):
-        tensor = tensor.op.inputs[1 if _stands_in(tensor) else 0]
+    while tensor.op.type in _RESHAPING and not any(tensor is point for point in points):
+        tensor = tensor.op.inputs[0]
     if any(tensor is point for point in points):
         return "open", outputs
     op = tensor.op

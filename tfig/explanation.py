@@ -11,6 +11,9 @@ import numpy as np
 
 from tfig.layout import moved
 
+POLE = 100
+"""How many times what it began with the relevance of a map may sum to before a note says so."""
+
 ROUNDINGS = 8
 """Roundings of the score, in its own precision, that it may have lost on its way through a network."""
 
@@ -96,6 +99,15 @@ class Explanation:
             if broken.any():
                 notes.append(f"the score at the baseline is NaN or infinite in {broken.sum()} of {rows} rows")
         notes += self._sums
+        if "absorbed" in self.trace and self.attributions is not None:
+            kept = np.zeros(rows)
+            _map(self.attributions, lambda leaf: kept.__iadd__(leaf.reshape(rows, -1).sum(1)))
+            beside = np.abs(kept) > POLE * np.abs(kept + self.trace["absorbed"])
+            if beside.any():
+                notes.append(
+                    f"the map sums to more than {POLE} times what it began with in {beside.sum()} of {rows} rows: "
+                    "relevance passed beside a pole; use a larger Epsilon, or another composite"
+                )
         if "drawn" in self.trace:
             notes.append("the model draws at random when it is called (a Dropout that is on?): this explains one draw")
         if "moved" in self.trace and not self.trace["moved"].all():
@@ -143,7 +155,9 @@ class Explanation:
             if off.any():
                 ways = [way for way in ("samples", "steps") if way in self.parameters]
                 more = ", or use rule='adaptive' or tolerance=" if "tolerance" in self.parameters else ""
-                advice = f": raise {ways[0]}{more}" if ways else ""
+                advice = (
+                    f": raise {ways[0]}{more}" if ways else ": try another baseline; zeros have no length or deviation"
+                )
                 notes.append(
                     f"the sum misses more than a tenth of F(x) - F(x') in {off.sum()} of {len(self)} rows{advice}"
                 )

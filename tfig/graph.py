@@ -29,11 +29,16 @@ def ancestors(tensors: Iterable[tf.Tensor]) -> set[str]:
     return seen
 
 
+SHAPES = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"}
+"""Know a tensor's shape, and none of its values."""
+
+
 def depending(operations: Iterable[tf.Operation], tensors: Iterable[tf.Tensor]) -> list[tf.Operation]:
-    """Those of `operations`, in the order of their making, that compute with `tensors` or with what these do."""
+    """Those of `operations`, in the order of their making, that compute with the values of `tensors` or what is of
+    them."""
     sources, names, found = {id(one) for one in tensors}, set(), []
     for op in operations:
-        if any(id(one) in sources or one.op.name in names for one in op.inputs):
+        if op.type not in SHAPES and any(id(one) in sources or one.op.name in names for one in op.inputs):
             names.add(op.name)
             found.append(op)
     return found

@@ -59,6 +59,10 @@ class Leaf:
             return self
         return dataclasses.replace(self, shape=(self.shape[0], *self.shape[2:], self.shape[1]), channels=-1)
 
+    def shaped(self, shape: Sequence[int]) -> "Leaf":
+        """The leaf of this very shape, whatever the number of rows."""
+        return dataclasses.replace(self, shape=(self.shape[0], *shape[1:]))
+
     @property
     def spec(self) -> tf.TensorSpec:
         """The input of a compiled program that carries this leaf."""

@@ -161,6 +161,7 @@ class Method(abc.ABC):
         takes_references: whether it averages over a data set of baselines.
         needs_layer: whether it is defined only at a layer.
         picks_layer: whether, given none, it takes the last feature map with spatial axes.
+        stepwise: whether loops over time are unrolled for it, so that a program is for one number of steps.
         of_input: whether, posed at a layer, it attributes to the input all the same.
         slope: whether attributions are slopes, per unit of x, rather than shares of the score.
         default_baseline: name of its default baseline, "dataset" where references must be given; None where it has
@@ -178,6 +179,7 @@ class Method(abc.ABC):
     takes_references: ClassVar[bool] = False
     needs_layer: ClassVar[bool] = False
     picks_layer: ClassVar[bool] = False
+    stepwise: ClassVar[bool] = False
     of_input: ClassVar[bool] = False
     slope: ClassVar[bool] = False
     default_baseline: ClassVar[str | None] = None

@@ -70,7 +70,12 @@ class Epsilon(Rule):
     def shares(self, x: tf.Tensor, linear: Linear) -> list[Share]:
         """One."""
         z = linear.apply(x, linear.weights) + (linear.bias if self.bias else 0.0)
-        return [Share(x, linear.weights, over(1.0, z, None if self.epsilon == STABILISER else self.epsilon))]
+        return [Share(x, linear.weights, over(1.0, z, self.stable))]
+
+    @property
+    def stable(self) -> float | None:
+        """What `over` is told."""
+        return None if self.epsilon == STABILISER else self.epsilon
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,11 +237,60 @@ def over(numerator: tf.Tensor | float, denominator: tf.Tensor, epsilon: float | 
     return tf.math.divide_no_nan(tf.zeros_like(denominator) + numerator, stable)
 
 
-def share(x: tf.Tensor, linear: Linear, rule: Rule) -> tf.Tensor:
-    """A tensor of zeros whose gradient with respect to x, for relevance R above, is the relevance of x."""
-    hold = tf.stop_gradient
-    moved = x - hold(x)
-    return tf.add_n([
-        hold(one.factor) * linear.apply(hold(one.inputs) * moved, None if one.weights is None else hold(one.weights))
-        for one in rule.shares(hold(x), linear)
-    ])  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class Uniform:
+    """Of two tensors that are multiplied, half to each; through a softmax x[i] (R[i] - p[i] sum{ R }), its Taylor term.
+
+    Of z = sum{ a[j] b[j] : j } each term's a and b are given a[j] b[j] / (2 z) R.
+
+    Source: Achtibat et al., AttnLRP, 2024, arXiv:2402.05602, Propositions 3.1 and 3.3.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Signal:
+    """Of two tensors that are multiplied, all to the one that is no gate; attention weights are constants.
+
+    A gate is what comes from a sigmoid or a softmax, whatever scales or moves it. Where neither is one, half to each.
+
+    Source: Arras et al., Explaining and Interpreting LSTMs, 2019, arXiv:1909.12114 (signal-take-all); Ali et al., XAI
+    for Transformers, 2022, arXiv:2202.07304 (attention).
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Composite:
+    """Which rule holds where.
+
+    Fields:
+        dense, convolution: of what has weights, by its operation.
+        first: of the first that has weights; None: as the others.
+        named: (layer name or class, rule) pairs, which go before: names first, then the first class a layer is of.
+        products: of what is multiplied element by element, a gate and its signal.
+        attention: of products of matrices that both depend on the input, and the softmax before them.
+        fold: batch normalisation is folded into the layer before it, or behind it; otherwise it is shared out itself.
+        epsilon: of sums and averages; None: only keeps zeros from dividing.
+
+    Where a factor normalises (x divided by its own deviation or length), the divisor is taken for a constant.
+
+    >>> tfig.LRP(tfig.rules.Composite(dense=tfig.rules.Epsilon(), convolution=tfig.rules.Gamma(0.1), fold=False))
+    """
+
+    dense: Rule = Epsilon()
+    convolution: Rule = Epsilon()
+    first: Rule | None = None
+    named: tuple[tuple[Any, Rule], ...] = ()
+    products: Uniform | Signal = Signal()
+    attention: Uniform | Signal = Signal()
+    fold: bool = True
+    epsilon: float | None = None
+
+    def rule(self, part: Any, convolution: bool, first: bool) -> Rule:
+        """The rule of what has weights, in a layer or operation `part`, or in none."""
+        own = [rule for key, rule in self.named if isinstance(key, str) and key == getattr(part, "name", None)]
+        own += [rule for key, rule in self.named if isinstance(key, type) and isinstance(part, key)]
+        if own:
+            return own[0]
+        if first and self.first is not None:
+            return self.first
+        return self.convolution if convolution else self.dense

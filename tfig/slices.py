@@ -7,6 +7,7 @@ original input, which rebuilding a model from ``layer.output`` does not.
 
 import contextlib
 import difflib
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -121,7 +122,41 @@ def rerule(model: Any, handler: Handler) -> contextlib.AbstractContextManager:
         for operation in one.operations
         if not isinstance(operation, keras.Layer)
     ]
-    return _intercepted(found, handler)
+    return _unrolled(loops(model), _intercepted(found, handler))
+
+
+def loops(model: Any) -> list[keras.Layer]:
+    """The layers of a model that loop over time."""
+    return [layer for layer in [model, *layers(model)] if isinstance(layer, keras.layers.RNN)]
+
+
+@contextlib.contextmanager
+def _unrolled(recurrent: list[keras.Layer], inner: contextlib.AbstractContextManager) -> Iterator[None]:
+    """While open, loops over a known number of steps are unrolled, so that each step can be reached."""
+
+    def steps(layer: Any, original: Any, sequences: Any, initial_state: Any, mask: Any, **kwargs: Any) -> Any:
+        plain = {
+            "unroll": tf.nest.flatten(sequences)[0].shape[1] is not None,
+            "use_cudnn": False,
+            "go_backwards": False,
+        }
+        kept = {name: getattr(layer, name) for name in plain if hasattr(layer, name)}
+        if layer.go_backwards:  # turned here: Keras, unrolling, would not turn the mask of the outputs
+            sequences = tf.nest.map_structure(lambda one: tf.reverse(one, [1]), sequences)
+            mask = None if mask is None else tf.reverse(mask, [1])
+        for name in kept:
+            setattr(layer, name, plain[name])
+        try:
+            return original(sequences, initial_state, mask, **kwargs)
+        finally:
+            for name, value in kept.items():
+                setattr(layer, name, value)
+
+    with contextlib.ExitStack() as stack:
+        for layer in recurrent:
+            stack.enter_context(intercept(layer, functools.partial(steps, layer), "inner_loop"))
+        with inner:
+            yield
 
 
 def reachable(model: Any) -> None:
@@ -155,15 +190,6 @@ def _intercepted(parts: list[Any], handler: Handler) -> Iterator[None]:
 def nothing(handler: Handler) -> contextlib.AbstractContextManager:
     """Of no model: there is nothing to reach."""
     return rerule(None, handler)
-
-
-def linear_part(layer: keras.Layer, call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    """(what a layer's call gives before its own activation, that activation or None)."""
-    activation = getattr(layer, "activation", None)
-    if activation is None or activation is keras.activations.linear:
-        return call(*args, **kwargs), None
-    with intercept(layer, lambda own, z: z, "activation"):
-        return call(*args, **kwargs), activation
 
 
 def layers(model: Any) -> list[keras.Layer]:

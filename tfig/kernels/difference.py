@@ -1,184 +1,315 @@
-"""Differences from a reference carried through a network: DeepLIFT.
+"""Differences from a reference carried back through a network: DeepLIFT.
 
-The model is called once on blocks of rows stacked together: x, its reference, and one or two carriers of their
-difference. Each part carries the difference as its rule says, so that the carriers of the output add up to the
-difference of the output, and their gradient with respect to the carriers of the input is the multiplier.
+The model is called at x and at its reference; both calls are the same operations. The multiplier of each tensor is
+carried back by what each operation makes of the difference, so that multiplier * difference sums to the same before it
+and behind it.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
-import keras
 import tensorflow as tf
 
 from tfig import anatomy
-from tfig.anatomy import wide
-from tfig.kernels.gradient import connected, finite_or
-from tfig.kernels.propagation import Book, NoRule, opened, read, summands
-from tfig.layout import moved
+from tfig.anatomy import fit, pull, wide
+from tfig.kernels.gradient import connected
+from tfig.kernels.passage import Given, NoRule, Passage, along, back
+from tfig.kernels.relevance import ended
 from tfig.network import Leaves
 from tfig.problem import Problem
 from tfig.score import Score
-
-hold = tf.stop_gradient
 
 SMALL = 1e-4
 """A share of the values that differ, below which the mean of their derivatives takes the place of the quotient: it is
 off by the square of this, and the quotient by the rounding of the values over it."""
 
+RISING, FALLING = 0, 1
+"""The multipliers of the positive and of the negative part of a difference; without reveal-cancel, of all of it."""
+
 
 @dataclasses.dataclass
-class Differences(Book):
-    """Rescale; with `cancel`, reveal-cancel where units are not on a map, with positive and negative parts apart."""
+class Differences:
+    """Rescale.
+
+    Fields:
+        name: of the method, for errors.
+        here: how the score came from x.
+        there: each tensor's value at the reference, by its name.
+        ends: the names of the softmaxes whose probabilities are explained.
+    """
 
     name: str
-    cancel: bool
+    here: Passage
+    there: dict[str, tf.Tensor]
+    ends: set[str]
 
-    @property
-    def blocks(self) -> int:
-        """x, the reference, and the carriers: the difference, or its positive and its negative part."""
-        return 4 if self.cancel else 3
+    def pair(self, tensor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(at x, at the reference)."""
+        return wide(tensor), wide(self.there.get(tensor.name, tensor))
 
-    def _split(self, x: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """(x and reference, carriers)."""
-        parts = tf.split(x, self.blocks)
-        return tf.concat(parts[:2], 0), parts[2:]
+    def middle(self, op: tf.Operation) -> list[tf.Tensor]:
+        """The inputs halfway."""
+        return [self._halfway(one) if one.dtype.is_floating else one for one in op.inputs]
 
-    def _joined(self, states: tf.Tensor, carriers: list[tf.Tensor]) -> tf.Tensor:
-        return tf.concat([hold(states), *(tf.cast(one, states.dtype) for one in carriers)], 0)
+    def _halfway(self, tensor: tf.Tensor) -> tf.Tensor:
+        x, x0 = self.pair(tensor)
+        return x if tensor.name not in self.there else (x + x0) / 2
 
-    def _weighted(self, carriers: list[tf.Tensor], apply: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], w: tf.Tensor):
-        """Carriers behind a linear map: what raises its output apart from what lowers it."""
-        if not self.cancel:
-            return [apply(carriers[0], w)]
-        up, down = tf.maximum(w, 0.0), tf.minimum(w, 0.0)
-        plus, minus = carriers
-        return [apply(plus, up) + apply(minus, down), apply(plus, down) + apply(minus, up)]
+    def back(self, op: tf.Operation, above: Sequence[Given]) -> Iterator[tuple[tf.Tensor, int, tf.Tensor]]:
+        """One multiplier for all of a difference."""
+        for tensor, value in self.passed(op, [parts[RISING] for parts in above]):
+            yield tensor, RISING, value
 
-    def linear(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor, first: bool) -> tf.Tensor:
-        """The same map, without bias."""
-        states, carriers = self._split(x)
-        carriers = [wide(one) for one in carriers]
-        for part in anatomy.stages(layer):
-            carriers = self._weighted(carriers, part.apply, part.weights)
-        return self._joined(call(states), carriers)
-
-    def affine(
-        self, part: Any, call: Callable[..., Any], x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor
-    ) -> tf.Tensor:
-        """The scale, without the shift."""
-        states, carriers = self._split(x)
-        carriers = [wide(one) for one in carriers]
-        return self._joined(call(states), self._weighted(carriers, lambda a, w: a * w, scale))
-
-    def average(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
-        """The same average."""
-        return call(x)
-
-    def sum(self, part: Any, call: Callable[..., Any], args: tuple, sees: Callable[[Any], bool]) -> tf.Tensor:
-        """The same sum, without what does not depend on x."""
-        if self.cancel and any(sign < 0 and sees(one) for sign, one in summands(part, args)):
-            raise NoRule(f"{part.name!r} ({type(part).__name__}) by rule='reveal_cancel', only by 'rescale'")
-        states, _ = self._split(call(*args))
-        still = tf.nest.map_structure(lambda one: tf.zeros_like(one) if sees(one) else one, args)
-        _, carriers = self._split(call(*args) - call(*still))
-        return self._joined(states, carriers)
-
-    def activation(self, function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
-        """Difference of the output over difference of the input."""
-        states, carriers = self._split(x)
-        z, z0 = tf.split(states, 2)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(states)
-            both = function(states)
-        slope = tf.add_n(tf.split(tape.gradient(both, states), 2)) / 2
-        y, y0 = tf.split(both, 2)
-        if both.op.type == "Softmax":
-            # Logits count by how far they are from their mean: only that moves a softmax.
-            centred = [one - tf.reduce_mean(one, -1, keepdims=True) for one in carriers]
-            moved = (z - z0) - tf.reduce_mean(z - z0, -1, keepdims=True)
-            found = [one * hold(_quotient(y - y0, moved, (y * (1 - y) + y0 * (1 - y0)) / 2, z, z0)) for one in centred]
-        elif self.cancel and len(x.shape) == 2:
-            found = self._revealed(function, z0, carriers, slope)
+    def passed(self, op: tf.Operation, above: Sequence[tf.Tensor | None]) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """(tensor before an operation, its multiplier), by the kind of the operation."""
+        free = self.here.free(op)
+        if op.name in self.here.alone:
+            source = self.here.alone[op.name]
+            yield source, above[0] * self._secant(op, source)
+            return
+        what = anatomy.kind(op, free)
+        if op.type in ("SelectV2", "Select") and op.inputs[0].name in self.here.varying:
+            both = self._selected(op, above[0])
+            values = [both[i - 1] for i in free]
+        elif what in ("moving", "mixing", "weighing", "shift", "sum", "scale"):
+            values = pull(op, above, free)
+        elif what == "product" and op.type not in anatomy.QUOTIENTS:
+            values = pull(op, above, free, self.middle(op))  # m (y + y') / 2 and m (x + x') / 2
+        elif what == "product":
+            values = self._divided(op, above[0], free)
+        elif what == "function":
+            values = [fit(above[0] * self._secant(op, op.inputs[free[0]]), op.inputs[free[0]])]
+        elif what == "softmax":
+            values = [self._softened(op, above[0])]
+        elif what == "maximum":
+            values = self._chosen(op, above, free)
         else:
-            found = [one * hold(_quotient(y - y0, z - z0, slope, z, z0)) for one in carriers]
-        return opened(self._joined(both, found), function(x))
+            raise NoRule
+        yield from ((op.inputs[i], value) for i, value in zip(free, values, strict=True))
 
-    def _revealed(self, function: Callable, z0: tf.Tensor, carriers: list[tf.Tensor], slope: tf.Tensor):
-        """Both orders in which the positive and the negative part can come, averaged."""
-        plus, minus = (hold(one) for one in carriers)
-        at, up, down, all_ = (function(z0 + one) for one in (tf.zeros_like(plus), plus, minus, plus + minus))
-        raised, lowered = (up - at + all_ - down) / 2, (down - at + all_ - up) / 2
-        return [
-            carriers[0] * hold(_quotient(raised, plus, slope, z0, z0 + plus)),
-            carriers[1] * hold(_quotient(lowered, minus, slope, z0, z0 + minus)),
-        ]
+    def _secant(self, op: tf.Operation, source: tf.Tensor) -> tf.Tensor:
+        """Difference of the output over difference of what it is a function of, element by element."""
+        (x, x0), (y, y0) = self.pair(source), self.pair(op.outputs[0])
+        steps = self.here.between(source, op)
 
-    def maximum(self, layer: keras.Layer, call: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
+        def slope(at: tf.Tensor) -> tf.Tensor:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(at)
+                value = self.replayed(steps, source, at)
+            found = tape.gradient(value, at, unconnected_gradients="zero")
+            return found if found.shape.rank == y.shape.rank else found + tf.zeros_like(y)
+
+        return quotient(y - y0, x - x0, functools.partial(_mean, slope, x, x0), x, x0)
+
+    @staticmethod
+    def replayed(steps: Sequence[tf.Operation], source: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
+        """The output of the last of some operations, where `source` is `at`."""
+        known = {source.name: at}
+        for op in steps:
+            inputs = [known.get(one.name, wide(one)) for one in op.inputs]
+            made = [inputs[0]] if op.type == "Cast" else anatomy.replay(op, inputs)
+            known.update({out.name: one for out, one in zip(op.outputs, made, strict=False)})
+        return known[steps[-1].outputs[0].name]
+
+    def _selected(self, op: tf.Operation, m: tf.Tensor) -> list[tf.Tensor]:
+        """To what is chosen in both cases; where the choice changes, all to what changes more."""
+        (c, c0), (a, a0), (b, b0) = map(self.pair, op.inputs)
+        y, y0 = self.pair(op.outputs[0])
+        more = tf.abs(a - a0) >= tf.abs(b - b0)
+        jump = tf.math.divide_no_nan(y - y0, tf.where(more, a - a0, b - b0))
+        zero = tf.zeros_like(y)
+        first = tf.where(c == c0, tf.where(c, zero + 1, zero), tf.where(more, jump, zero))
+        second = tf.where(c == c0, tf.where(c, zero, zero + 1), tf.where(more, zero, jump))
+        return [fit(m * first, op.inputs[1]), fit(m * second, op.inputs[2])]
+
+    def _divided(self, op: tf.Operation, m: tf.Tensor, free: list[int]) -> list[tf.Tensor]:
+        """a / b is a times 1 / b, and 1 / b a function."""
+        (a, a0), (b, b0) = map(self.pair, op.inputs)
+        inverse, inverse0 = (tf.math.reciprocal_no_nan(one) for one in (b, b0))
+        both = [fit(m * (inverse + inverse0) / 2, op.inputs[0]), fit(-m * (a + a0) / 2 * inverse * inverse0, b)]
+        return [both[i] for i in free]
+
+    def _softened(self, op: tf.Operation, m: tf.Tensor) -> tf.Tensor:
+        """At the end, logits count by how far they are from their mean; inside, exp(x) times 1 / sum exp(x)."""
+        (x, x0), (p, p0) = self.pair(op.inputs[0]), self.pair(op.outputs[0])
+
+        def centred(one: tf.Tensor) -> tf.Tensor:
+            return one - tf.reduce_mean(one, -1, keepdims=True)
+
+        if op.name in self.ends and op.type == "Softmax":
+            slope = (p * (1 - p) + p0 * (1 - p0)) / 2
+            return centred(m * quotient(p - p0, centred(x - x0), lambda: slope, x, x0))
+        top = tf.maximum(tf.reduce_max(x, -1, keepdims=True), tf.reduce_max(x0, -1, keepdims=True))
+        e, e0 = tf.exp(x - top), tf.exp(x0 - top)
+        s, s0 = tf.reduce_sum(e, -1, keepdims=True), tf.reduce_sum(e0, -1, keepdims=True)
+        gap = tf.abs(x - x0)
+        steep = tf.maximum(e, e0) * tf.where(gap > 0, -tf.math.expm1(-gap) / tf.where(gap > 0, gap, 1), 1)
+        if op.type == "LogSoftmax":
+            falling = quotient(tf.math.log(s) - tf.math.log(s0), s - s0, lambda: (1 / s + 1 / s0) / 2, s, s0)
+            return m - steep * falling * tf.reduce_sum(m, -1, keepdims=True)
+        # Only differences of m count; from that of the largest logit on, none is lost beside its rounding.
+        largest = tf.argmax(tf.maximum(x, x0), -1, tf.int32)[..., tf.newaxis]
+        m = m - tf.gather(m, largest, axis=-1, batch_dims=len(x.shape) - 1)
+        at, at0 = (tf.reduce_sum(m * one, -1, keepdims=True) for one in (e / s, e0 / s0))
+        return steep * ((m - at0) / s + (m - at) / s0) / 2
+
+    def _chosen(self, op: tf.Operation, above: Sequence[tf.Tensor | None], free: list[int]) -> list[tf.Tensor]:
         """What x's winner gains over the reference's is its own; the rest the reference's winner's (cross-maxima)."""
-        axis = 1 if getattr(layer, "data_format", None) == "channels_first" else -1
-        states, carriers = self._split(x)
-        both, carriers = moved(call(states), axis), [moved(one, axis) for one in carriers]
-        return moved(self._maximum(layer, both, moved(states, axis), carriers), axis, back=True)
-
-    def _maximum(self, layer: Any, both: tf.Tensor, states: tf.Tensor, carriers: list[tf.Tensor]) -> tf.Tensor:
-        """Of maps with channels last."""
-        y, y0 = tf.split(both, 2)
-        top = tf.maximum(y, y0)
-        here, there = (_winners(layer, one) for one in tf.split(states, 2))
-        difference = tf.add_n([hold(one) for one in carriers])
-
-        def taken(one: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-            flat = tf.reshape(one, [tf.shape(one)[0], -1])
-            return tf.reshape(tf.gather(flat, index, batch_dims=1), tf.shape(y))
-
-        gains = [(top - y0, here), (y - top, there)]
-        factors = [hold(tf.math.divide_no_nan(gain, taken(difference, index))) for gain, index in gains]
-        return self._joined(both, [
-            tf.add_n([factor * taken(one, index) for factor, (_, index) in zip(factors, gains, strict=True)])
-            for one in carriers
-        ])  # fmt: skip
-
-    def routing(self, part: Any, call: Callable[..., Any], args: tuple, sees: Callable[[Any], bool]) -> Any:
-        """What moves values moves differences; what chooses among them does not; what is held has none."""
-        if type(part).__name__ in ("Maximum", "Minimum", "Max", "MaxPool"):
-            raise NoRule(f"{part.name!r} ({type(part).__name__})")
-
-        def carried(one: Any) -> Any:
-            if not tf.is_tensor(one) or sees(one) or not one.dtype.is_floating or one.shape.rank in (None, 0):
-                return one
-            states, carriers = self._split(one)
-            return self._joined(states, [tf.zeros_like(carrier) for carrier in carriers])
-
-        return call(*tf.nest.map_structure(carried, args))
+        total = [tf.zeros_like(self.pair(op.inputs[i])[0]) for i in free]
+        extreme = tf.minimum if op.type in ("Min", "Minimum") else tf.maximum
+        for which in (0, 1):
+            gains: list[tf.Tensor | None] = []
+            for out, m in zip(op.outputs, above, strict=True):
+                if m is None:
+                    gains.append(None)
+                    continue
+                y, y0 = self.pair(out)
+                top = extreme(y, y0)
+                gains.append(m * (top - y0 if which == 0 else y - top))
+            inputs = [self.pair(one)[which] if one.dtype.is_floating else one for one in op.inputs]
+            total = [a + b for a, b in zip(total, pull(op, gains, free, inputs), strict=True)]
+        pairs = [self.pair(op.inputs[i]) for i in free]
+        return [tf.math.divide_no_nan(one, x - x0) for one, (x, x0) in zip(total, pairs, strict=True)]
 
 
-def _quotient(
-    numerator: tf.Tensor, denominator: tf.Tensor, otherwise: tf.Tensor, here: tf.Tensor, there: tf.Tensor
+@dataclasses.dataclass
+class Revealed(Differences):
+    """Reveal-cancel where units are not on a map, with positive and negative parts apart.
+
+    Behind what mixes both in a way of its own, the parts are those of the whole difference.
+    """
+
+    def __post_init__(self):
+        self.parts: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
+        for op in self.here.operations:
+            if len(op.outputs) == 1 and op.outputs[0].dtype.is_floating:
+                found = self._carried(op, self.here.free(op))
+                if found is not None:
+                    self.parts[op.outputs[0].name] = found
+
+    def apart(self, tensor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The positive and the negative part of a difference."""
+        if tensor.name in self.parts:
+            return self.parts[tensor.name]
+        x, x0 = self.pair(tensor)
+        return tf.maximum(x - x0, 0.0), tf.minimum(x - x0, 0.0)
+
+    def _carried(self, op: tf.Operation, free: list[int]) -> tuple[tf.Tensor, tf.Tensor] | None:
+        """The parts of an output, where they follow from those of the inputs; None: those of its own difference."""
+        what = "function" if op.name in self.here.alone else anatomy.kind(op, free)
+        if what == "function":
+            return self._functioned(op, self.here.alone.get(op.name, op.inputs[free[0]]))
+        if what in ("weighing", "scale", "shift") and op.type not in anatomy.DATA:
+            plus, minus = self.apart(op.inputs[free[0]])
+            (up, down), apply = self._signed(op, free[0])
+            return apply(plus, up) + apply(minus, down), apply(plus, down) + apply(minus, up)
+        if what in ("sum", "moving", "mixing") and op.type != "Sub":
+            parts = [self.apart(one) if i in free else None for i, one in enumerate(op.inputs)]
+            still = [tf.zeros_like(wide(one)) if one.dtype.is_floating else one for one in op.inputs]
+            plus, minus = (
+                self._moved(op, [still[i] if both is None else both[which] for i, both in enumerate(parts)])
+                for which in (0, 1)
+            )
+            return plus, minus
+        return None
+
+    def _dense(self, op: tf.Operation, source: tf.Tensor) -> bool:
+        """Whether it is a function of units on no map, and of all numbers."""
+        steps = self.here.between(source, op)
+        return len(source.shape) == 2 and not any(one.type in anatomy.PARTIAL for one in steps)
+
+    def _functioned(self, op: tf.Operation, source: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """On a map, the same slope for both parts; elsewhere both orders in which they can come, averaged."""
+        (_, x0), (plus, minus) = self.pair(source), self.apart(source)
+        steps = self.here.between(source, op)
+        if not self._dense(op, source):
+            slope = self._secant(op, source)
+            return plus * slope, minus * slope
+        at, up, down, all_ = (
+            self.replayed(steps, source, x0 + one) for one in (tf.zeros_like(plus), plus, minus, plus + minus)
+        )
+        return (up - at + all_ - down) / 2, (down - at + all_ - up) / 2
+
+    @staticmethod
+    def _moved(op: tf.Operation, inputs: list[tf.Tensor]) -> tf.Tensor:
+        return inputs[0] if op.type == "Cast" else anatomy.replay(op, inputs)[0]
+
+    @staticmethod
+    def _signed(op: tf.Operation, free: int) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[..., tf.Tensor]]:
+        """(what is positive and what is negative of the weights or of a scale; how they are applied)."""
+        if op.type in anatomy.CONVOLUTIONS | anatomy.PRODUCTS:
+            at = 1 - free if op.type in anatomy.PRODUCTS else 1
+
+            def apply(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+                placed = {free: x, at: w}
+                return anatomy.replay(op, [placed.get(i, one) for i, one in enumerate(op.inputs)])[0]
+
+            w = wide(op.inputs[at])
+        else:
+            w, apply = anatomy.affine(op, free)[0], tf.multiply
+        return (tf.maximum(w, 0.0), tf.minimum(w, 0.0)), apply
+
+    def back(self, op: tf.Operation, above: Sequence[Given]) -> Iterator[tuple[tf.Tensor, int, tf.Tensor]]:
+        """Both parts on their own way."""
+        free, out = self.here.free(op), op.outputs[0].name
+        what = "function" if op.name in self.here.alone else anatomy.kind(op, free)
+        if out not in self.parts:  # what both parts are given together
+            yield from self._together(op, above)
+        elif what == "function":
+            yield from self._revealed(op, self.here.alone.get(op.name, op.inputs[free[0]]), above[0])
+        elif what in ("weighing", "scale"):
+            x, ((up, down), apply) = op.inputs[free[0]], self._signed(op, free[0])
+            zero = tf.zeros_like(wide(op.outputs[0]))
+            rising, falling = (zero if one is None else one for one in above[0])
+            for which, first, second in ((RISING, rising, falling), (FALLING, falling, rising)):
+                with tf.GradientTape(watch_accessed_variables=False) as tape:
+                    point = wide(x)
+                    tape.watch(point)
+                    applied = [apply(point, up), apply(point, down)]
+                yield x, which, tape.gradient(applied, point, output_gradients=[first, second])
+        else:
+            for which in (RISING, FALLING):
+                if above[0][which] is not None:
+                    for x, value in self.passed(op, [parts[which] for parts in above]):
+                        yield x, which, value
+
+    def _revealed(
+        self, op: tf.Operation, source: tf.Tensor, above: Given
+    ) -> Iterator[tuple[tf.Tensor, int, tf.Tensor]]:
+        """What became of each part over the part."""
+        slope, (_, x0) = self._secant(op, source), self.pair(source)
+        parts = zip(self.apart(source), self.parts[op.outputs[0].name], above, strict=True)
+        for which, (before, after, m) in enumerate(parts):
+            if m is not None:
+                dense = self._dense(op, source)
+                step = quotient(after, before, lambda: slope, x0, x0 + before) if dense else slope
+                yield source, which, fit(m * step, source)
+
+    def _together(self, op: tf.Operation, above: Sequence[Given]) -> Iterator[tuple[tf.Tensor, int, tf.Tensor]]:
+        whole: list[tf.Tensor | None] = []
+        for out, parts in zip(op.outputs, above, strict=True):
+            if parts[0] is None and parts[1] is None:
+                whole.append(None)
+                continue
+            x, x0 = self.pair(out)
+            rising, falling = (tf.zeros_like(x) if one is None else one for one in parts)
+            whole.append(tf.where(x > x0, rising, falling))
+        for tensor, value in self.passed(op, whole):
+            yield tensor, RISING, value
+            yield tensor, FALLING, value
+
+
+def _mean(slope: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor, x0: tf.Tensor) -> tf.Tensor:
+    return (slope(x) + slope(x0)) / 2
+
+
+def quotient(
+    numerator: tf.Tensor, denominator: tf.Tensor, otherwise: Callable[[], tf.Tensor], here: tf.Tensor, there: tf.Tensor
 ) -> tf.Tensor:
     """numerator / denominator, or `otherwise` where the denominator is too small a share of what it is between."""
     small = tf.abs(denominator) <= SMALL * tf.maximum(tf.abs(here), tf.abs(there))
-    return tf.where(small, otherwise, numerator / tf.where(small, tf.ones_like(denominator), denominator))
-
-
-def _winners(layer: Any, x: tf.Tensor) -> tf.Tensor:
-    """Where each output of a max pooling comes from: indices [N, outputs] into a row of x, channels last, flattened.
-
-    Raises:
-        NoRule: pooling of volumes.
-    """
-    rank = len(x.shape)
-    if rank not in (3, 4):
-        raise NoRule(f"{layer.name!r} ({type(layer).__name__}): max pooling of volumes")
-    if not hasattr(layer, "pool_size"):  # the whole map
-        channels = x.shape[-1]
-        flat = tf.reshape(x, [tf.shape(x)[0], -1, channels])
-        return tf.argmax(flat, 1, tf.int32) * channels + tf.range(channels)
-    wide = x if rank == 4 else x[:, :, tf.newaxis]
-    size, strides = (list(one) if rank == 4 else [*one, 1] for one in (layer.pool_size, layer.strides))
-    index = tf.nn.max_pool_with_argmax(wide, size, strides, layer.padding.upper())[1]
-    return tf.reshape(tf.cast(index, tf.int32), [tf.shape(x)[0], -1])
+    return tf.where(small, otherwise(), numerator / tf.where(small, tf.ones_like(denominator), denominator))
 
 
 def contributions(problem: Problem, cancel: bool, name: str) -> Leaves:
@@ -189,29 +320,35 @@ def contributions(problem: Problem, cancel: bool, name: str) -> Leaves:
         name: of the method, for errors.
     """
     score = problem.score
-    if not isinstance(score, Score) or score.quantity.function is not None:
-        raise ValueError(f"{name} carries the difference of a class's score; it takes no callable target.")
-    book = Differences(name, cancel)
-    differences = [x - b for x, b in zip(problem.x, problem.baseline, strict=True)]
-    carriers = [[tf.maximum(d, 0.0), tf.minimum(d, 0.0)] if cancel else [tf.identity(d)] for d in differences]
-    several = score.take(tf.tile(tf.range(problem.rows), [book.blocks]))
-    flat = tf.nest.flatten(carriers)
+    if not isinstance(score, Score):
+        raise ValueError(f"{name} explains a score of a model, and this is none.")
+    score = score.unscaled()
+    calls = []
+    for leaves in (problem.x, problem.baseline):
+        points = tuple(map(tf.identity, leaves))
+        calls.append((*along(problem, points, functools.partial(_valued, score, points)),))
+    ((value, values), here), (_, there) = calls
+    if [op.type for op in here.operations] != [op.type for op in there.operations]:
+        raise ValueError(
+            f"{name} needs a model that computes the same at x and at its baseline, and this one does not."
+        )
+    twins = dict(zip((one.name for one in here.points), there.points, strict=True))
+    for op, twin in zip(here.operations, there.operations, strict=True):
+        twins.update({a.name: b for a, b in zip(op.outputs, twin.outputs, strict=True)})
+    book = (Revealed if cancel else Differences)(name, here, twins, ended(values, here))
+    ones = tf.ones_like(wide(value))
+    given = back(here, book, [(value, part, ones) for part in ((RISING, FALLING) if cancel else (RISING,))])
+    found = [given[point.name] for point in here.points]
+    connected([one[RISING] for one in found], problem.x)
+    products = []
+    for m, x, x0 in zip(found, problem.x, problem.baseline, strict=True):
+        difference = wide(x) - wide(x0)
+        parts = [tf.maximum(difference, 0.0), tf.minimum(difference, 0.0)] if cancel else [difference]
+        terms = [a * b for a, b in zip(m, parts, strict=False) if a is not None]
+        products.append(tf.cast(tf.add_n(terms), x.dtype) if terms else tf.zeros_like(x))
+    return tuple(products)
 
-    def multipliers(scale: float) -> Leaves:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(carriers)
-            points = tuple(
-                tf.concat([hold(x), hold(b), *parts], 0)
-                for x, b, parts in zip(problem.x, problem.baseline, carriers, strict=True)
-            )
-            values = read(problem, several, points, book)
-            chosen = scale * several.choose(several.summary(values))
-            carried = tf.add_n(tf.split(chosen, book.blocks)[2:])
-        return tuple(m / scale for m in connected(tape.gradient(carried, flat), flat))
 
-    # float16 would lose the multipliers of single pixels: they are linear in the scale.
-    found = multipliers(score.scale)
-    if score.scale != 1:
-        found = finite_or(found, lambda: multipliers(1.0))
-    products = iter([m * one for m, one in zip(found, flat, strict=True)])
-    return tuple(tf.add_n([next(products) for _ in parts]) for parts in carriers)
+def _valued(score: Score, points: Leaves) -> tuple[tf.Tensor, tf.Tensor]:
+    values = score.values(points)
+    return score.choose(score.summary(values)), values

@@ -7,10 +7,10 @@ import keras
 import tensorflow as tf
 
 from tfig import anatomy
-from tfig.graph import behind
 from tfig.kernels.coalition import like as positions_of
 from tfig.kernels.expectation import total
 from tfig.kernels.gradient import value_and_gradient
+from tfig.kernels.passage import along
 from tfig.kernels.rectified import overridden
 from tfig.network import Leaves
 from tfig.problem import Method, Problem, Trace
@@ -77,17 +77,9 @@ class CAM(_Map):
         """The map."""
         activation = _activation(problem)
         score = problem.score.logits if isinstance(problem.score, Score) else problem.score
-        after: list[Any] = []
-
-        def record(part: Any, call: Any, *args: Any, **kwargs: Any) -> Any:
-            output = call(*args, **kwargs)
-            inputs = [one for one in tf.nest.flatten((args, kwargs)) if tf.is_tensor(one)]
-            if behind(inputs, lambda one: one is activation) and anatomy.kind(part) != "routing":
-                after.append(part)
-            return output
-
-        with problem.rerule(record):
-            _, gradients = value_and_gradient(score, problem.x)
+        (_, gradients), passage = along(problem, problem.x, lambda: value_and_gradient(score, problem.x))
+        calls = [passage.owner.get(op.name) for op in passage.operations if op.type not in anatomy.MOVING]
+        after = [call.part for call in dict.fromkeys(calls) if call is not None]
         kinds = [type(part).__name__ for part in after]
         pooled = len(after) > 1 and kinds[0].startswith("GlobalAveragePooling") and kinds[1] == "Dense"
         if not (pooled and all(map(_opened, after[1:]))):

@@ -1,67 +1,58 @@
 """Methods that pass relevance back by rules."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfig import anatomy
 from tfig.kernels.difference import contributions
 from tfig.kernels.expectation import over_references
-from tfig.kernels.propagation import relevance
 from tfig.kernels.rectified import overridden
+from tfig.kernels.relevance import relevance
 from tfig.methods.checks import one_of
 from tfig.network import Leaves
 from tfig.problem import Method, Problem, Trace
-from tfig.rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
-
-
-@dataclasses.dataclass(frozen=True)
-class Composite:
-    """Which rule holds where: by the first layer with weights, by convolutions, by everything else with weights."""
-
-    dense: Rule
-    convolution: Rule
-    first: Rule | None = None
-
-    def __call__(self, layer: keras.Layer, first: bool) -> Rule:
-        """The rule of a layer."""
-        if first and self.first is not None:
-            return self.first
-        return self.convolution if isinstance(layer, anatomy.CONVOLUTIONS) else self.dense
-
+from tfig.rules import AlphaBeta, Composite, Epsilon, Flat, Gamma, Rule, Uniform, WSquare, ZBox, ZPlus
 
 COMPOSITES: dict[str, Composite] = {
-    "epsilon": Composite(Epsilon(), Epsilon()),
-    "epsilon_plus": Composite(Epsilon(), ZPlus()),
-    "epsilon_plus_flat": Composite(Epsilon(), ZPlus(), Flat()),
-    "epsilon_gamma_box": Composite(Epsilon(), Gamma(), ZBox()),
-    "alpha2_beta1": Composite(Epsilon(), AlphaBeta()),
-    "alpha2_beta1_flat": Composite(Epsilon(), AlphaBeta(), Flat()),
+    "epsilon": Composite(),
+    "epsilon_plus": Composite(convolution=ZPlus()),
+    "epsilon_plus_flat": Composite(convolution=ZPlus(), first=Flat()),
+    "epsilon_gamma_box": Composite(convolution=Gamma(), first=ZBox()),
+    "alpha2_beta1": Composite(convolution=AlphaBeta()),
+    "alpha2_beta1_flat": Composite(convolution=AlphaBeta(), first=Flat()),
+    "attnlrp": Composite(products=Uniform(), attention=Uniform(), fold=False),
+    "cp_lrp": Composite(products=Uniform(), fold=False),
+    "signal_take_all": Composite(fold=False),
 }
 """Rules by name: what is common where."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LRP(Method):
-    """Layer-wise relevance propagation: the score, shared out layer by layer among the inputs of each.
+    """Layer-wise relevance propagation: the score, shared out operation by operation among what each is computed of.
 
-    R_i = sum{ numerator_ij / denominator_j R_j : j }, by a rule for each layer (see `tfig.rules`). Relevance passes
-    through activations, a final softmax among them; goes to the winner of a maximum; is shared by sums and averages in
-    proportion; a batch normalisation is folded into the linear layer before it, or behind it.
+    R_i = sum{ numerator_ij / denominator_j R_j : j }, by a rule for what has weights (see `tfig.rules`). Relevance
+    passes through functions of each element and a final softmax; goes to the winner of a maximum; is shared by sums,
+    averages and normalisations in proportion; batch normalisation is folded into the layer before it, or behind it.
+    Products and attention follow the composite.
 
     Fields:
         rules: "epsilon", "epsilon_plus" (convolutions z+), "epsilon_plus_flat" (the first layer flat),
-            "epsilon_gamma_box" (convolutions gamma, the first layer z-box), "alpha2_beta1", "alpha2_beta1_flat"; one
-            rule for all; or a mapping of layer names (their own, without a path) and layer classes to rules, others
-            epsilon.
-        start: "score" (relevance F at the output, so the map sums to F but for what biases take) or "one".
+            "epsilon_gamma_box" (convolutions gamma, the first layer z-box), "alpha2_beta1", "alpha2_beta1_flat";
+            "attnlrp" and "cp_lrp" for transformers, "signal_take_all" for gates and recurrence; one rule for all that
+            has weights; a mapping of layer names (their own, without a path) and layer classes to rules, others
+            epsilon; or a `tfig.rules.Composite`.
+        start: "score" (relevance F at the output, so the map sums to F but for what is absorbed) or "one".
 
-    Raises ValueError for a layer or an operation that has no rule, naming it.
+    `trace["absorbed"]`, [B], is what biases, shifts and stabilisers took: sum(attributions) + absorbed is what
+    relevance started with.
 
+    Raises ValueError for an operation that has no rule, naming it, its layer and its line.
+
+    >>> tfig.explain(model, x, tfig.LRP("attnlrp"), output="logits")
     >>> tfig.explain(model, x, tfig.LRP({"conv1": tfig.rules.ZBox(0, 1), keras.layers.Dense: tfig.rules.Epsilon(0.25)}))
     """
 
@@ -69,12 +60,15 @@ class LRP(Method):
     start: str = "score"
 
     name = "lrp"
+    stepwise = True
     principles = "23"
     reference = (
         "Bach et al., On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance "
-        "Propagation, 2015; composites as Montavon et al., Layer-Wise Relevance Propagation: An Overview, 2019"
+        "Propagation, 2015; composites as Montavon et al., Layer-Wise Relevance Propagation: An Overview, 2019; "
+        "Achtibat et al., AttnLRP, 2024, arXiv:2402.05602; Ali et al., XAI for Transformers, 2022, arXiv:2202.07304; "
+        "Arras et al., Explaining and Interpreting LSTMs, 2019, arXiv:1909.12114"
     )
-    needs = "a Keras model of layers that have rules"
+    needs = "a Keras model of operations that have rules"
 
     def __post_init__(self):
         one_of("start", self.start, ("score", "one"))
@@ -89,28 +83,31 @@ class LRP(Method):
                     raise ValueError(
                         f"rules maps {key!r} to {rule!r}; it must map layer names or classes to tfig.rules objects."
                     )
-        elif not isinstance(self.rules, Rule):
+        elif not isinstance(self.rules, (Rule, Composite)):
             raise ValueError(
                 f"rules is {self.rules!r}; pass one of {', '.join(map(repr, COMPOSITES))}, a tfig.rules object, or a "
                 "mapping of layer names or classes to them."
             )
 
-    def rule(self, layer: keras.Layer, first: bool) -> Rule:
-        """The rule of a layer: by its name, else by the first class in the mapping that it is of."""
+    @property
+    def composite(self) -> Composite:
+        """The rules as a composite."""
         if isinstance(self.rules, str):
-            return COMPOSITES[self.rules](layer, first)
-        if isinstance(self.rules, Rule):
+            return COMPOSITES[self.rules]
+        if isinstance(self.rules, Composite):
             return self.rules
-        named = dict(self.rules)
-        by_class = (rule for key, rule in self.rules if not isinstance(key, str) and isinstance(layer, key))
-        return named.get(layer.name) or next(by_class, Epsilon())
+        if isinstance(self.rules, Rule):
+            # One rule for all is the rule of sums, too: LRP-0 is gradient times input through them.
+            zero = isinstance(self.rules, Epsilon) and not self.rules.epsilon
+            return Composite(self.rules, self.rules, epsilon=0.0 if zero else None)
+        return Composite(named=self.rules)
 
     @property
     def parameters(self) -> dict[str, object]:
         """The rules in words, and where relevance starts."""
         if isinstance(self.rules, str):
             return {"rules": self.rules, "start": self.start}
-        if isinstance(self.rules, Rule):
+        if isinstance(self.rules, (Rule, Composite)):
             return {"rules": repr(self.rules), "start": self.start}
         shown = {key if isinstance(key, str) else key.__name__: repr(rule) for key, rule in self.rules}
         return {"rules": shown, "start": self.start}
@@ -121,27 +118,12 @@ class LRP(Method):
         Raises:
             ValueError: the mapping names a layer that has no weights, or that there is not.
         """
-        seen: set[str] = set()
 
         def start(value: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
             return slope if self.start == "one" else value * slope
 
-        def rule(layer: keras.Layer, first: bool) -> Rule:
-            seen.add(layer.name)
-            return self.rule(layer, first)
-
-        # One rule for all is the rule of sums, too: LRP-0 is gradient times input through them.
-        epsilon = self.rules.epsilon if isinstance(self.rules, Epsilon) and not self.rules.epsilon else None
-        found = relevance(problem, rule, self.name, start, epsilon)
-        named = [key for key, _ in self.rules if isinstance(key, str)] if isinstance(self.rules, tuple) else []
-        for key in named:
-            if key not in seen:
-                close = difflib.get_close_matches(key, seen, 3) or sorted(seen)[:8]
-                raise ValueError(
-                    f"rules names {key!r}, which is no layer with weights on the way from the input to the output; "
-                    f"did you mean {', '.join(map(repr, close))}? Layers go by their own name, without a path."
-                )
-        return found, {}
+        found, absorbed = relevance(problem, self.composite, self.name, start)
+        return found, {"absorbed": absorbed}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,9 +144,10 @@ class DeepTaylor(Method):
     high: float | None = None
 
     name = "deep_taylor"
+    stepwise = True
     principles = "13"
     reference = "Montavon et al., Explaining nonlinear classification decisions with deep Taylor decomposition, 2017"
-    needs = "a Keras model of layers that have rules"
+    needs = "a Keras model of operations that have rules"
 
     def __post_init__(self):
         if (self.low is None) != (self.high is None):
@@ -179,7 +162,7 @@ class DeepTaylor(Method):
         def start(value: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
             return tf.maximum(value * slope, 0.0)
 
-        return relevance(problem, lambda layer, is_first: first if is_first else inner, self.name, start), {}
+        return relevance(problem, Composite(inner, inner, first), self.name, start)[0], {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +178,7 @@ class DeepLIFT(Method):
     Fields:
         rule: "rescale" or "reveal_cancel".
 
-    Raises ValueError for a layer or an operation that has no rule, naming it.
+    Raises ValueError for an operation that has no rule, naming it, its layer and its line.
 
     >>> tfig.explain(model, x, tfig.DeepLIFT("reveal_cancel"), output="logits", baseline=0.0)
     """
@@ -203,6 +186,7 @@ class DeepLIFT(Method):
     rule: str = "rescale"
 
     name = "deeplift"
+    stepwise = True
     principles = "123"
     reference = (
         "Shrikumar, Greenside & Kundaje, Learning Important Features Through Propagating Activation Differences, 2017, "
@@ -211,7 +195,7 @@ class DeepLIFT(Method):
     complete = True
     takes_references = True
     default_baseline = "zeros"
-    needs = "a Keras model of layers that have rules"
+    needs = "a Keras model of operations that have rules"
 
     def __post_init__(self):
         one_of("rule", self.rule, ("rescale", "reveal_cancel"))
@@ -232,12 +216,13 @@ class DeepSHAP(Method):
     """
 
     name = "deepshap"
+    stepwise = True
     principles = "123"
     reference = "Lundberg & Lee, A Unified Approach to Interpreting Model Predictions, 2017, arXiv:1705.07874"
     complete = True
     takes_references = True
     default_baseline = "dataset"
-    needs = "baseline=tfig.baselines.Dataset(references), a Keras model of layers that have rules"
+    needs = "baseline=tfig.baselines.Dataset(references), a Keras model of operations that have rules"
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The mean."""

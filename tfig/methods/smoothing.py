@@ -37,6 +37,7 @@ class _Noisy(Method):
 
     needs_layer = _inners("needs_layer")
     takes_references = _inners("takes_references")
+    stepwise = _inners("stepwise")
     needs = _inners("needs")
     default_baseline = _inners("default_baseline")
     picks_layer = _inners("picks_layer")

@@ -1,0 +1,242 @@
+"""Propagation by operations: transformers, gates, recurrence, and what a user computes between layers."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import GOLDEN, error, load_golden
+
+import tfig
+from tfig import rules
+
+NETS = ("encoder", "vit", "se", "convnext", "lstm", "gru", "bilstm", "bigru")
+COMPOSITES = {
+    "attnlrp": {"products": rules.Uniform(), "attention": rules.Uniform()},
+    "cp_lrp": {"products": rules.Uniform()},
+    "lrp_signal_take_all": {},
+}
+STABLE = {"1e-6": None, "0": 0.0, "0.01": 0.01, "1e-3": 0.001}
+
+
+@functools.cache
+def golden(name):
+    folder = GOLDEN / "modern"
+    return load_golden(folder / f"{name}.keras"), dict(np.load(folder / f"{name}.npz"))
+
+
+def keys(prefixes, nets=NETS):
+    for net in nets:
+        with np.load(GOLDEN / "modern" / f"{net}.npz") as numbers:
+            for key in numbers.files:
+                parts = key.split("/")
+                if parts[0] in prefixes and len(parts) == 3 and parts[1] in STABLE:
+                    yield net, key
+
+
+def composite(kind, epsilon):
+    rule = rules.Epsilon(1e-6 if epsilon is None else epsilon)
+    return rules.Composite(rule, rule, fold=False, epsilon=epsilon, **COMPOSITES[kind])
+
+
+def worst(found, expected):
+    return max(error(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(("net", "key"), list(keys(COMPOSITES)))
+def test_lrp_golden(net, key):
+    model, numbers = golden(net)
+    kind, epsilon, start = key.split("/")
+    method = tfig.LRP(composite(kind, STABLE[epsilon]), start="one" if start == "one" else "score")
+    e = tfig.explain(model, numbers["x"], method, target=numbers["target"], output="logits")
+    assert worst(e.attributions, numbers[key]) <= (1e-5 if epsilon == "0" else 1e-4)
+    # What is not in the map was absorbed.
+    begun = 1.0 if start == "one" else numbers["logit"]
+    total = e.attributions.reshape(len(e.score), -1).sum(1) + e.trace["absorbed"]
+    np.testing.assert_allclose(total, begun + np.zeros(6), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["attnlrp", "cp_lrp", "signal_take_all"])
+def test_composites_by_name(name):
+    kind = "lrp_signal_take_all" if name == "signal_take_all" else name
+    assert tfig.methods()["lrp"]
+    for net, key in keys([kind]):
+        if key.endswith("1e-6/logit"):
+            model, numbers = golden(net)
+            e = tfig.explain(model, numbers["x"], tfig.LRP(name), target=numbers["target"], output="logits")
+            assert worst(e.attributions, numbers[key]) <= 1e-4
+
+
+def test_attnlrp_layer_by_layer():
+    model, numbers = golden("encoder")
+    keys = [key for key in numbers if key.startswith("layer/")]
+    assert len(keys) > 5
+    for key in keys:
+        e = tfig.explain(
+            model, numbers["x"], tfig.LRP("attnlrp"), target=numbers["target"], output="logits", layer=key.split("/")[1]
+        )
+        assert worst(e.attributions, numbers[key]) <= 1e-4
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_deeplift_golden(net):
+    model, numbers = golden(net)
+    for start, baseline in (("", numbers["baseline"]), ("/zero", 0.0)):
+        asked = {"target": numbers["target"], "baseline": baseline}
+        e = tfig.explain(model, numbers["x"], "deeplift", output="logits", **asked)
+        if f"deeplift_rescale/logit{start}" in numbers:
+            assert worst(e.attributions, numbers[f"deeplift_rescale/logit{start}"]) <= 1e-4
+        assert np.abs(e.convergence_delta).max() <= 1e-5 * np.abs(e.score - e.baseline_score).max()
+    # Any target, and parts apart.
+    for method, asked in (
+        ("deeplift", {"target": tfig.Contrast(0, 1), "output": "logits"}),
+        ("deeplift", {"target": lambda y: keras.ops.max(y, -1) ** 2}),
+        (tfig.DeepLIFT("reveal_cancel"), {"output": "logits"}),
+    ):
+        e = tfig.explain(model, numbers["x"], method, baseline=numbers["baseline"], **asked)
+        assert np.abs(e.convergence_delta).max() <= 1e-5 * max(1, np.abs(e.score).max())
+
+
+@pytest.mark.parametrize("method", ["deeplift", "lrp"])
+def test_sequences_of_any_length_and_their_masks(method):
+    """A loop over an unknown number of steps is unrolled for the steps there are; what is masked gets nothing."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((None, 4))
+    h = keras.layers.Masking()(inputs)
+    h = keras.layers.Bidirectional(keras.layers.LSTM(5, return_sequences=True))(h)
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GRU(4)(h)))
+    rng = np.random.default_rng(0)
+    for steps in (3, 6):
+        x = rng.normal(size=(2, steps, 4)).astype("float32")
+        x[0, -1] = 0
+        e = tfig.explain(model, x, method, target=1)
+        assert (e.attributions[0, -1] == 0).all() and (e.attributions[1] != 0).all()
+        if method == "deeplift":
+            assert np.abs(e.convergence_delta).max() <= 1e-5
+
+
+def test_a_note_says_where_relevance_passes_beside_a_pole():
+    """x1 - x2 + 1 is nearly 0: LRP-0 multiplies by its inverse."""
+    inputs = keras.Input((2,))
+    hidden = keras.layers.Dense(1, activation="sigmoid")
+    model = keras.Model(inputs, hidden(inputs))
+    hidden.set_weights([np.array([[1.0], [-1.0]]), np.array([1.0])])
+    x = np.array([[1.0, 2.0 - 1e-5], [2.0, 1.0]], "float32")
+    e = tfig.explain(model, x, tfig.LRP(rules.Epsilon(0)), output="probabilities")
+    assert any("beside a pole" in note and "1 of 2 rows" in note for note in e.notes)
+    assert tfig.explain(model, x[1:], tfig.LRP(rules.Epsilon(0)), output="probabilities").notes == []
+
+
+L = keras.layers
+
+
+def encoder_decoder():
+    source, words = keras.Input((6, 4), name="source"), keras.Input((3, 4), name="words")
+    memory = L.LayerNormalization()(source + L.MultiHeadAttention(2, 3)(source, source))
+    h = L.LayerNormalization()(words + L.MultiHeadAttention(2, 3)(words, words, use_causal_mask=True))
+    h = L.LayerNormalization()(h + L.MultiHeadAttention(2, 3)(h, memory))
+    return keras.Model([source, words], L.Dense(3)(h[:, -1]))
+
+
+def u_net():
+    image = keras.Input((8, 8, 2))
+    fine = L.Conv2D(4, 3, padding="same", activation="elu")(image)
+    coarse = L.Conv2D(6, 3, padding="same", activation="mish")(L.MaxPooling2D()(fine))
+    up = L.UpSampling2D(interpolation="bilinear")(coarse)
+    joined = L.Conv2D(4, 3, padding="same", activation="hard_silu")(L.Concatenate()([fine, up]))
+    return keras.Model(image, L.GlobalMaxPooling2D()(L.Conv2D(3, 1)(L.GroupNormalization(2)(joined))))
+
+
+def temporal():
+    series = keras.Input((16, 2))
+    h = series
+    for rate in (1, 2, 4):
+        left = L.Conv1D(4, 2, padding="causal", dilation_rate=rate, activation="tanh")(h)
+        h = L.Conv1D(4, 1)(h) + left * L.Conv1D(4, 2, padding="causal", dilation_rate=rate, activation="sigmoid")(h)
+    return keras.Model(series, L.Dense(3)(keras.ops.mean(h, 1)))
+
+
+def volume():
+    cube = keras.Input((6, 6, 6, 1))
+    h = L.MaxPooling3D()(L.LeakyReLU()(L.BatchNormalization()(L.Conv3D(4, 3, padding="same")(cube))))
+    return keras.Model(cube, L.Dense(3)(L.GlobalAveragePooling3D()(h)))
+
+
+def towers():
+    left, right = keras.Input((5,), name="left"), keras.Input((4,), name="right")
+    tower = [L.UnitNormalization()(L.Dense(6, activation="selu")(one)) for one in (left, right)]
+    return keras.Model([left, right], L.Dot(1)(tower))
+
+
+def wide_and_deep():
+    numbers, kinds = keras.Input((4,), name="numbers"), keras.Input((2,), dtype="int32", name="kinds")
+    embedded = L.Flatten()(L.Embedding(7, 3)(kinds))
+    deep = L.Dense(5, activation="softplus")(L.Concatenate()([numbers, embedded]))
+    crossed = L.Multiply()([L.Dense(5)(numbers), deep])
+    return keras.Model([numbers, kinds], L.Dense(3)(L.Concatenate()([crossed, numbers])))
+
+
+class Mixed(keras.Model):
+    """TensorFlow between layers: resizing, GLU, hand-written softmax and norm, a grouped convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = L.Conv2D(8, 3, padding="same", groups=2)
+        self.gate, self.last = L.Dense(8), L.Dense(3)
+
+    def call(self, image):
+        h = tf.image.resize(self.first(image), (12, 12))
+        a, b = tf.split(self.gate(h), 2, -1)
+        h = tf.reshape(a * tf.sigmoid(b), [tf.shape(image)[0], -1, 4])
+        weights = tf.exp(h) / tf.reduce_sum(tf.exp(h), 1, keepdims=True)
+        h = tf.einsum("btc,btc->bc", weights, tf.where(h > 0, h, 0.1 * h))
+        return self.last(h / tf.norm(h, axis=-1, keepdims=True))
+
+
+def attentions():
+    steps = keras.Input((5, 6))
+    h = L.RMSNormalization()(steps) if hasattr(L, "RMSNormalization") else L.UnitNormalization()(steps)
+    h = L.GroupQueryAttention(3, 4, 2)(h, h) + steps
+    h = L.Attention()([h, h]) + L.AdditiveAttention()([h, h])
+    h = L.TimeDistributed(L.Dense(4, activation="gelu"))(h)
+    return keras.Model(steps, L.Dense(3)(L.EinsumDense("abc,cd->abd", (None, 4), activation="swish")(h)[:, 0]))
+
+
+WHOLE = (encoder_decoder, u_net, temporal, volume, towers, wide_and_deep, Mixed, attentions)
+
+
+def rows(model):
+    rng = np.random.default_rng(0)
+    if isinstance(model, Mixed):
+        return rng.normal(size=(3, 8, 8, 4)).astype("float32")
+    leaves = [
+        rng.integers(0, 7, (3, *one.shape[1:])) if "int" in str(one.dtype)
+        else rng.normal(size=(3, *one.shape[1:])).astype("float32")
+        for one in model.inputs
+    ]  # fmt: skip
+    return leaves if len(leaves) > 1 else leaves[0]
+
+
+@pytest.mark.parametrize("build", WHOLE, ids=lambda build: build.__name__)
+def test_whole_networks(build):
+    keras.utils.set_random_seed(0)
+    model = build()
+    x = rows(model)
+    model(x)
+    for variable in model.weights:  # biases, shifts and statistics that are not zero
+        if len(variable.shape) == 1:
+            variable.assign(np.random.default_rng(1).uniform(0.2, 0.8, variable.shape))
+    floating = [i for i, leaf in enumerate(tf.nest.flatten(x)) if np.issubdtype(leaf.dtype, np.floating)]
+    for rule in ("rescale", "reveal_cancel"):
+        e = tfig.explain(model, x, tfig.DeepLIFT(rule), target=0, baseline="uniform")
+        assert np.abs(e.convergence_delta).max() <= 1e-5 * max(1, np.abs(e.score - e.baseline_score).max())
+    for method in (tfig.LRP(), tfig.LRP("attnlrp"), tfig.LRP("cp_lrp"), tfig.LRP("signal_take_all"), tfig.DeepTaylor()):
+        e = tfig.explain(model, x, method, target=0)
+        maps = [tf.nest.flatten(e.attributions)[i] for i in floating]
+        # Deep Taylor begins with max(F, 0).
+        begun = e.score > 0 if method.name == "deep_taylor" else np.ones(3, bool)
+        assert all(np.isfinite(leaf).all() and leaf[begun].any() == begun.any() for leaf in maps)
+        if "absorbed" in e.trace:
+            total = sum(leaf.reshape(3, -1).sum(1) for leaf in maps) + e.trace["absorbed"]
+            np.testing.assert_allclose(total, e.score, rtol=1e-4, atol=1e-4)
