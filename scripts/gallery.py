@@ -17,7 +17,7 @@ BY_PROBABILITY = {
     **{name: name for name in ("igos", "igos_plus_plus", "meaningful_perturbation")},
 }
 NEED_REFERENCES = ("expected_gradients", "deepshap", "prediction_difference", "qii")
-AT_A_LAYER = ("conductance", "internal_influence", "cam")
+ELSEWHERE = ("conductance", "internal_influence", "cam", "attention_rollout", "gradient_weighted_attention")
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     references = tfig.baselines.Dataset(train[:16])
     found = {}
     for name in tfig.methods():
-        if name in AT_A_LAYER:  # of units, not of pixels; and cam needs another network
+        if name in ELSEWHERE:  # of units or tokens, not of pixels; and cam needs another network
             continue
         method = BY_PROBABILITY.get(name, tfig.XRAI(min_pixels=4, segments=SEGMENTS) if name == "xrai" else name)
         output = "probabilities" if name in BY_PROBABILITY else "logits"

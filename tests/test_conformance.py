@@ -43,9 +43,10 @@ EPS = np.finfo("float32").eps
 MOVES_THE_INPUT = ("conductance", "internal_influence")
 ONE_CHANNEL = (
     "igos", "occlusion", "feature_ablation", "prediction_difference", "shapley_sampling", "kernel_shap", "lime", "rise",
-    "qii", "xrai", "igos_plus_plus", "meaningful_perturbation",
+    "qii", "xrai", "igos_plus_plus", "meaningful_perturbation", "attention_rollout", "gradient_weighted_attention",
 )  # fmt: skip
 MASKS = ("igos", "igos_plus_plus", "meaningful_perturbation")
+ATTENDING = ("attention_rollout", "gradient_weighted_attention")
 RECTIFIED = ("guided_backprop", "deconvnet")
 # Layers without feature maps, and models that end otherwise than class activation mapping is defined for.
 CAMS = {
@@ -110,6 +111,8 @@ def test_promises(name, method):
     refused = None
     if method.name in RECTIFIED and name in NO_RELU:
         refused = "the model has none"
+    if method.name in ATTENDING and name != "attention":
+        refused = "needs tokens|has none"
     if method.name == "blur_ig" and name in ("shared", "smooth", "regression"):
         refused = "needs spatial axes"
     if method.name == "xrai" and np.ndim(case.x) != 4:

@@ -240,3 +240,92 @@ def test_whole_networks(build):
         if "absorbed" in e.trace:
             total = sum(leaf.reshape(3, -1).sum(1) for leaf in maps) + e.trace["absorbed"]
             np.testing.assert_allclose(total, e.score, rtol=1e-4, atol=1e-4)
+
+
+class Attending(keras.Model):
+    """Two layers of attention with two heads, read at one token; `nudges` are added to what attention was."""
+
+    def __init__(self, read):
+        super().__init__()
+        rng = np.random.default_rng(0)
+        self.parts = [[tf.constant(rng.normal(size=(2, 6, 6)), tf.float32) for _ in range(3)] for _ in range(2)]
+        self.last = tf.constant(rng.normal(size=(6, 3)), tf.float32)
+        self.read = read
+
+    def call(self, x, nudges=(0.0, 0.0)):
+        seen = []
+        for (q, k, v), nudge in zip(self.parts, nudges, strict=True):
+            attention = tf.nn.softmax(tf.einsum("bie,hef,bjf->bhij", x, tf.matmul(q, k, transpose_b=True), x) / 6)
+            seen.append(attention)
+            x = x + tf.tanh(tf.einsum("bhij,bje,hef->bif", attention + nudge, x, v))
+        self.seen = seen
+        return tf.matmul(tf.reduce_mean(x, 1) if self.read is None else x[:, self.read], self.last)
+
+
+@pytest.mark.parametrize("read", [None, 0])
+def test_attention_methods_against_the_literal_twin(read):
+    model, x = Attending(read), np.random.default_rng(1).normal(size=(3, 5, 6)).astype("float32")
+    nudges = [tf.zeros([3, 2, 5, 5]) for _ in range(2)]
+    with tf.GradientTape() as tape:
+        tape.watch(nudges)
+        logits = model(x, nudges=nudges)
+        score = logits[:, 1]
+    slopes = [one.numpy() for one in tape.gradient(score, nudges)]
+    attention = [one.numpy() for one in model.seen]
+    length = np.sqrt((slopes[-1] ** 2).sum((1, 3)))
+    weights = length / length.sum(1, keepdims=True)
+    if read is not None:
+        np.testing.assert_allclose(weights, np.eye(5)[[read] * 3], atol=1e-6)
+    for name in ("attention_rollout", "gradient_weighted_attention"):
+        expected = np.zeros((3, 5))
+        for row in range(3):
+            r = np.eye(5)
+            for a, slope in zip(attention, slopes, strict=True):
+                if name == "attention_rollout":
+                    r = (a[row].mean(0) + np.eye(5)) / 2 @ r
+                else:
+                    r = r + np.maximum(a[row] * slope[row], 0).mean(0) @ r
+            expected[row] = weights[row] @ r
+        e = tfig.explain(model, x, name, target=1)
+        assert e.attributions.shape == (3, 5, 1)
+        np.testing.assert_allclose(e.attributions[..., 0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_tokens_of_an_image_are_folded_to_their_grid():
+    image = keras.Input((12, 8, 3))
+    tokens = L.Reshape((6, 8), name="tokens")(L.Conv2D(8, 4, 4)(image))
+    h = L.Concatenate(1, name="classed")([tokens[:, :1], tokens])
+    h = L.Add(name="block")([h, L.MultiHeadAttention(2, 4)(h, h)])
+    model = keras.Model(image, L.Dense(3)(h[:, 0]))
+    x = np.random.default_rng(0).normal(size=(2, 12, 8, 3)).astype("float32")
+    plain = tfig.explain(model, x, "grad_cam", layer="block", target=0)
+    assert plain.attributions.shape == (2, 7, 1)  # 7 is no square
+    e = tfig.explain(model, x, tfig.GradCAM(grid=(3, 2)), layer="block", target=0)
+    np.testing.assert_array_equal(e.attributions.reshape(2, 6), plain.attributions[:, 1:, 0])
+    assert e.heatmap().shape == (2, 12, 8)
+    for name, method in (("attention_rollout", tfig.AttentionRollout), ("layer_cam", tfig.LayerCAM)):
+        folded = tfig.explain(model, x, method(grid=(3, 2)), layer="classed", target=0)
+        tokens = tfig.explain(model, x, name, layer="classed", target=0)
+        np.testing.assert_array_equal(folded.attributions.reshape(2, 6), tokens.attributions[:, 1:, 0])
+    with pytest.raises(ValueError, match="grid is \\(3, 3\\), 9 patches, and the layer gives 7 tokens"):
+        tfig.explain(model, x, tfig.GradCAM(grid=(3, 3)), layer="block")
+    square = keras.Sequential(
+        [keras.Input((8, 8, 3)), L.Conv2D(6, 4, 4), L.Reshape((4, 6), name="tokens"), L.Flatten(), L.Dense(2)]
+    )
+    e = tfig.explain(square, np.zeros((1, 8, 8, 3), "float32"), "layer_cam", layer="tokens")
+    assert e.attributions.shape == (1, 2, 2, 1)
+
+
+@pytest.mark.parametrize("name", ["attention_rollout", "gradient_weighted_attention"])
+def test_attention_that_is_not_there_is_named(name):
+    x = np.zeros((2, 5, 6), "float32")
+    plain = keras.Sequential([keras.Input((5, 6)), L.Dense(4, activation="softmax"), L.Flatten(), L.Dense(2)])
+    with pytest.raises(ValueError, match="the model has none"):
+        tfig.explain(plain, x, name)
+    with pytest.raises(ValueError, match=r"needs tokens, \[B, T, E\]"):
+        tfig.explain(keras.Sequential([keras.Input((5,)), L.Dense(2)]), x[..., 0], name)
+    steps = keras.Input((5, 6))
+    h = L.AveragePooling1D(2)(steps)
+    pooled = keras.Model(steps, L.Dense(2)(L.Attention()([h, h])[:, 0]))
+    with pytest.raises(ValueError, match=r"among the 5 tokens of x, and the model has some of \['2 to 2'\]"):
+        tfig.explain(pooled, x, name)

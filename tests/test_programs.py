@@ -55,7 +55,7 @@ MORE = [
 
 # Methods that some of these models have no rule, no ReLU or no feature map for.
 REFUSED = {"lrp", "deep_taylor", "deeplift", "deepshap", "guided_backprop", "deconvnet", "cam", "score_cam",
-           "guided_grad_cam"}  # fmt: skip
+           "guided_grad_cam", "attention_rollout", "gradient_weighted_attention"}  # fmt: skip
 
 BRINGING = ("gradient", "integrated_gradients", "lrp", "deeplift", "kernel_shap")
 

@@ -23,6 +23,7 @@ from tfig.methods import LRP as LRP
 from tfig.methods import QII as QII
 from tfig.methods import RISE as RISE
 from tfig.methods import XRAI as XRAI
+from tfig.methods import AttentionRollout as AttentionRollout
 from tfig.methods import BlurIG as BlurIG
 from tfig.methods import BoundaryIG as BoundaryIG
 from tfig.methods import Conductance as Conductance
@@ -35,6 +36,7 @@ from tfig.methods import FeatureAblation as FeatureAblation
 from tfig.methods import GradCAM as GradCAM
 from tfig.methods import GradCAMPlusPlus as GradCAMPlusPlus
 from tfig.methods import Gradient as Gradient
+from tfig.methods import GradientWeightedAttention as GradientWeightedAttention
 from tfig.methods import GradientXInput as GradientXInput
 from tfig.methods import GuidedBackprop as GuidedBackprop
 from tfig.methods import GuidedGradCAM as GuidedGradCAM

@@ -1,5 +1,7 @@
 """The methods: what the papers call methods, a few lines each over a kernel."""
 
+from tfig.methods.attention import AttentionRollout as AttentionRollout
+from tfig.methods.attention import GradientWeightedAttention as GradientWeightedAttention
 from tfig.methods.cam import CAM as CAM
 from tfig.methods.cam import GradCAM as GradCAM
 from tfig.methods.cam import GradCAMPlusPlus as GradCAMPlusPlus
@@ -44,7 +46,7 @@ REGISTRY: dict[str, type[Method]] = {
         Gradient, GradientXInput, IntegratedGradients, ExpectedGradients, SmoothGrad, SquareGrad, VarGrad,
         Conductance, InternalInfluence, IGOS, LRP, DeepTaylor, DeepLIFT, DeepSHAP, GuidedBackprop, Deconvnet,
         Occlusion, FeatureAblation, PredictionDifference, ShapleySampling, KernelSHAP, LIME, RISE, QII,
-        CAM, GradCAM, GradCAMPlusPlus, LayerCAM, ScoreCAM, GuidedGradCAM,
+        CAM, GradCAM, GradCAMPlusPlus, LayerCAM, ScoreCAM, GuidedGradCAM, AttentionRollout, GradientWeightedAttention,
         GuidedIG, BlurIG, XRAI, BoundaryIG, IGOSPlusPlus, MeaningfulPerturbation,
     )
 }  # fmt: skip

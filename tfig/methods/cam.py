@@ -1,6 +1,7 @@
 """Class activation maps: a layer's feature maps, weighed and summed."""
 
 import dataclasses
+import math
 from typing import Any
 
 import keras
@@ -16,24 +17,61 @@ from tfig.network import Leaves
 from tfig.problem import Method, Problem, Trace
 from tfig.score import Score
 
+CLASS_TOKENS = 2
+"""How many tokens may stand before those of an image's patches."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Map(Method):
-    """What maps share: the layer they read, and their shape."""
+    """What maps share: the layer they read, and their shape.
+
+    Fields:
+        grid: (h, w) of patches to fold tokens [B, T, C] to, without the first T - h w (class tokens); None: a square,
+            where the model's input is an image.
+    """
 
     needs_layer = True
     picks_layer = True
+    grid: tuple[int, int] | None = dataclasses.field(default=None, kw_only=True)
+
     needs = "a layer with spatial axes (default: the last)"
 
     def like(self, problem: Problem) -> Leaves:
         """Maps over positions."""
+        if len(problem.x) == 1 and len(problem.x[0].shape) == 3:
+            return (folded(problem, problem.x[0][..., :1], self.grid),)
         return positions_of(problem.x)
+
+    def placed(self, problem: Problem, weighed: tf.Tensor) -> Leaves:
+        """A map [B, ..., 1]; of tokens that are patches of an image, on their grid."""
+        return (folded(problem, weighed, self.grid) if len(weighed.shape) == 3 else weighed,)
 
     @staticmethod
     def maps(problem: Problem) -> tuple[tf.Tensor, tf.Tensor]:
         """(activation A [B, ..., C], dF/dA)."""
         _, gradients = value_and_gradient(problem.score, problem.x)
         return _activation(problem), gradients[0]
+
+
+def folded(problem: Problem, tokens: tf.Tensor, grid: tuple[int, int] | None) -> tf.Tensor:
+    """[B, T, 1] as [B, h, w, 1] where tokens are patches of an image, without the class tokens before them.
+
+    Args:
+        grid: (h, w); None: a square, where the model's input is an image and T is a square and at most two more.
+
+    Raises:
+        ValueError: there are fewer tokens than the grid has.
+    """
+    count = tokens.shape[1]
+    if grid is None:
+        image = problem.source is not None and len(problem.source.x) == 1 and len(problem.source.x[0].shape) == 4
+        side = math.isqrt(count or 0)
+        if not image or count is None or count - side**2 > CLASS_TOKENS:
+            return tokens
+        grid = side, side
+    if count is not None and count < math.prod(grid):
+        raise ValueError(f"grid is {grid}, {math.prod(grid)} patches, and the layer gives {count} tokens.")
+    return tf.reshape(tokens[:, -math.prod(grid) :], [-1, *grid, 1])
 
 
 def _activation(problem: Problem) -> tf.Tensor:
@@ -87,7 +125,8 @@ class CAM(_Map):
                 f"CAM is defined where global average pooling and one dense layer follow, and here follow {kinds}; "
                 "pass the layer just before the pooling, or use tfig.GradCAM."
             )
-        return (_weighed(activation, tf.reduce_sum(gradients[0], _over_positions(activation), keepdims=True)),), {}
+        weights = tf.reduce_sum(gradients[0], _over_positions(activation), keepdims=True)
+        return self.placed(problem, _weighed(activation, weights)), {}
 
 
 def _opened(part: Any) -> bool:
@@ -118,7 +157,7 @@ class GradCAM(_Map):
         """The map."""
         activation, gradient = self.maps(problem)
         weighed = _weighed(activation, tf.reduce_mean(gradient, _over_positions(activation), keepdims=True))
-        return (tf.nn.relu(weighed) if self.relu else weighed,), {}
+        return self.placed(problem, tf.nn.relu(weighed) if self.relu else weighed), {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +182,7 @@ class GradCAMPlusPlus(_Map):
         below = 2 * g**2 + g**3 * tf.reduce_sum(activation, axes, keepdims=True)
         alpha = tf.math.divide_no_nan(g**2, below)
         weights = tf.reduce_sum(alpha * tf.nn.relu(g), axes, keepdims=True)
-        return (tf.nn.relu(_weighed(activation, weights)),), {}
+        return self.placed(problem, tf.nn.relu(_weighed(activation, weights))), {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +200,7 @@ class LayerCAM(_Map):
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The map."""
         activation, gradient = self.maps(problem)
-        return (tf.nn.relu(_weighed(activation, tf.nn.relu(gradient))),), {}
+        return self.placed(problem, tf.nn.relu(_weighed(activation, tf.nn.relu(gradient)))), {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +235,7 @@ class ScoreCAM(_Map):
 
         scores = total(problem, channels, tf.zeros([problem.rows, channels], activation.dtype), term)
         weights = tf.nn.softmax(scores)[:, tf.newaxis, tf.newaxis]
-        return (tf.nn.relu(_weighed(activation, weights)),), {}
+        return self.placed(problem, tf.nn.relu(_weighed(activation, weights))), {}
 
 
 @dataclasses.dataclass(frozen=True)
