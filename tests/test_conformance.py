@@ -233,7 +233,7 @@ def test_linear_models_have_their_closed_form(method):
 PROMISED = [
     name
     for name, method in METHODS.items()
-    if name not in (*MASKS, "rise", "lime", "xrai", "blur_ig", "boundary_ig", *RECTIFIED, *MOVES_THE_INPUT)
+    if name not in (*MASKS, "rise", "lime", "xrai", "blur_ig", "boundary_ig", *RECTIFIED, *ATTENDING, *MOVES_THE_INPUT)
     and not method.picks_layer
 ]
 
@@ -251,7 +251,7 @@ def test_what_the_model_ignores_gets_nothing(method):
     assert (e.attributions[:, :3] != 0).any()
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("cam", "xrai")])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("cam", "xrai", *ATTENDING)])
 def test_one_trace_and_no_memory_of_a_model_that_is_gone(method):
     method = METHODS[method]
     calls = []
