@@ -4,217 +4,47 @@ Affine operations of one call are one map z = A(x) + b. Inside it travels the co
 where it leaves the map, an input's relevance is x c. So a layer is shared out as a whole however it is computed.
 """
 
-import dataclasses
 import difflib
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from tfig import anatomy
 from tfig.anatomy import wide
 from tfig.kernels.gradient import connected
 from tfig.kernels.passage import Given, NoRule, Passage, along, back
+from tfig.kernels.plan import Chain, Plan
 from tfig.network import Leaves
 from tfig.problem import Problem, row_sum
-from tfig.rules import Composite, Epsilon, Linear, Rule, Signal, over
+from tfig.rules import Composite, Linear, Signal, over
 from tfig.score import Score
 
 RELEVANCE, COEFFICIENT = 0, 1
-
-NORMALISER, GATE, ATTENTION = "normaliser", "gate", "attention"
-
-TAGS = {
-    "Rsqrt": NORMALISER, "Reciprocal": NORMALISER, "Inv": NORMALISER, "Softmax": ATTENTION, "Sigmoid": GATE,
-    "Relu6": GATE, "ClipByValue": GATE,
-}  # fmt: skip
-"""Of what a factor is made that says how much of the other passes."""
-
-NORMALISING = (keras.layers.BatchNormalization, keras.layers.Normalization)
-
-PASSING = {"moving", "scale", "shift"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Chain:
-    """A map by weights, with what scales and shifts just before and behind it.
-
-    Fields:
-        source: what goes in.
-        before, after: operations between the source and the weights, and behind them.
-        weights: the operation that has them.
-        free: which of its inputs varies.
-        rule: how it is shared out.
-        whole: whether it is more than one call's: folded.
-    """
-
-    source: tf.Tensor
-    before: tuple[tf.Operation, ...]
-    weights: tf.Operation
-    free: int
-    rule: Rule
-    after: tuple[tf.Operation, ...] = ()
-    folded: bool = False
-
-    @property
-    def plain(self) -> bool:
-        """Whether the coefficients of its call say the same."""
-        return isinstance(self.rule, Epsilon) and self.rule.bias and not self.folded
 
 
 class Shares:
     """The book of a composite of rules.
 
-    Args:
+    Fields:
+        plan: what it makes of the passage.
         ends: the names of the softmaxes that are read as probabilities: relevance passes through them.
     """
 
-    def __init__(self, name: str, passage: Passage, composite: Composite, ends: set[str]):
-        self.name, self.passage, self.composite, self.ends = name, passage, composite, ends
-        self.free: dict[str, list[int]] = {}
-        self.kinds: dict[str, str | None] = {}
-        self.chains: dict[str, Chain] = {}
-        self.epsilons: dict[str, float | None] = {}
-        self.layers: set[str] = set()
-        self._tags: dict[str, str] = {}
-        self._before: dict[str, tuple[tf.Tensor, tuple[tf.Operation, ...]]] = {}
-        self._weighted: set[str] = set()
-        self._maps: dict[str, str] = {}
-        self._mixing: set[str] = set()
-        for op in passage.operations:
-            self._look(op)
-        self._mixing = {self._map(name) for name in self._mixing}
-        self.epsilons = {self._map(name): value for name, value in self.epsilons.items() if name in self._maps}
-
-    def _look(self, op: tf.Operation) -> None:
-        """Take down what an operation is; those before it have been looked at."""
-        free = self.passage.free(op)
-        self._tag(op, free)
-        held = set() if op.name in self.passage.alone else self._held(op, free)
-        free = [i for i in free if i not in held]
-        what = "function" if op.name in self.passage.alone else anatomy.kind(op, free)
-        self.free[op.name], self.kinds[op.name] = free, what
-        behind = any(op.inputs[i].name in self._weighted for i in free)
-        known = not any(one.name in self.passage.sloped for i, one in enumerate(op.inputs) if i not in free)
-        if what == "weighing" and known:
-            self._weigh(op, free[0], not behind)
-        elif len(free) == 1 and len(op.outputs) == 1 and what in PASSING and known:
-            self._chain(op, op.inputs[free[0]], str(what))
-        if behind or what == "weighing":
-            self._weighted |= {out.name for out in op.outputs}
-        chained = self.chains.get(op.outputs[0].name)
-        if what in ("moving", "mixing", "shift", "sum", "scale", "weighing") and (chained is None or chained.plain):
-            self._join(op, free, str(what))
-
-    def _tag(self, op: tf.Operation, free: list[int]) -> None:
-        tag = TAGS.get(op.type)
-        if tag is None and len(free) == 1 and op.type in anatomy.MOVING | anatomy.SUMS | anatomy.SCALINGS:
-            tag = self._tags.get(op.inputs[free[0]].name)
-        if tag is not None:
-            self._tags.update({out.name: tag for out in op.outputs})
-
-    def _held(self, op: tf.Operation, free: list[int]) -> set[int]:
-        """The factors that are taken for constants."""
-        if not free or op.type not in anatomy.SCALINGS | anatomy.PRODUCTS or len(op.inputs) < 2:
-            return set()
-        if len(free) == 1:  # a gate of a signal that is there in every row, though it does not vary
-            gate, signal = op.inputs[free[0]], op.inputs[1 - free[0]]
-            still = isinstance(self.composite.products, Signal) and not signal.shape.is_fully_defined()
-            return {free[0]} if still and self._tags.get(gate.name) == GATE else set()
-        if op.type in anatomy.QUOTIENTS:
-            return {1}
-        tags = [self._tags.get(op.inputs[i].name) for i in free]
-        if NORMALISER in tags:
-            return {free[tags.index(NORMALISER)]}
-        rule = self.composite.attention if op.type in anatomy.PRODUCTS else self.composite.products
-        if not isinstance(rule, Signal):
-            return set()
-        gates = [i for i, tag in zip(free, tags, strict=True) if tag in (ATTENTION, GATE)]
-        sizes = [op.inputs[i].shape[1:].num_elements() or 0 for i in free]
-        if len(gates) == 2:  # the one that is spread over the other
-            gates = [] if sizes[0] == sizes[1] else [free[sizes.index(min(sizes))]]
-        return set(gates)
-
-    def _weigh(self, op: tf.Operation, free: int, first: bool) -> None:
-        x, call = op.inputs[free], self.passage.owner.get(op.name)
-        part = None if call is None else call.part
-        self.layers.add(getattr(part, "name", ""))
-        rule = self.composite.rule(part, op.type in anatomy.CONVOLUTIONS, first)
-        source, before = self._before.get(x.name, (x, ()))
-        scaled = any(self.kinds[one.name] != "moving" for one in before)
-        before, source = (before, source) if scaled else ((), x)
-        self.chains[op.outputs[0].name] = Chain(source, before, op, free, rule, folded=scaled)
-        if isinstance(rule, Epsilon):
-            self.epsilons[op.name] = rule.stable
-
-    def _chain(self, op: tf.Operation, x: tf.Tensor, what: str) -> None:
-        """Lengthen what ends at x."""
-        out, chain = op.outputs[0], self.chains.get(x.name)
-        if chain is not None:
-            own = self.passage.owner.get(op.name) is self.passage.owner.get(chain.weights.name) is not None
-            idle = what == "moving" and out.shape.as_list() == x.shape.as_list()
-            joins = own or (
-                self.composite.fold and (what != "moving" or (idle and op.type in ("Identity", "Cast", "Pad")))
-            )
-            if joins and (what != "scale" or self._of_channels(chain, op)):
-                folded = chain.folded or not own
-                self.chains[out.name] = dataclasses.replace(chain, after=(*chain.after, op), folded=folded)
-            elif joins and isinstance(getattr(self.passage.owner.get(op.name), "part", None), NORMALISING):
-                names = [self.passage.owner[one.name].part.name for one in (op, chain.weights)]
-                raise ValueError(
-                    f"{self.name} folds {names[0]!r} into {names[1]!r} before it, and it scales another axis than its "
-                    "channels; explain a layer behind it (layer=), or use a gradient or path method."
-                )
-        elif self.composite.fold:
-            source, before = self._before.get(x.name, (x, ()))
-            self._before[out.name] = source, (*before, op)
-
-    def _of_channels(self, chain: Chain, op: tf.Operation) -> bool:
-        """Whether what an operation behind weights computes with is one number, or one for each of their channels."""
-        if op.type == "BiasAdd" or op.type in anatomy.NORMALISATIONS:
-            return True
-        axis = anatomy.channel(chain.weights, op)
-        width = chain.weights.outputs[0].shape[anatomy.channel(chain.weights, chain.weights)]
-        for i, one in enumerate(op.inputs):
-            sizes = {back: one.shape[back] for back in range(-len(one.shape), 0) if one.shape[back] != 1}
-            if i not in self.free[op.name] and sizes not in ({}, {axis: width}):
-                return False
-        return True
-
-    def _join(self, op: tf.Operation, free: list[int], what: str) -> None:
-        """Make an affine operation one with those before it of the same call."""
-        self._maps[op.name] = op.name
-        owner = self.passage.owner.get(op.name)
-        for i in free:
-            before = op.inputs[i].op.name
-            if before in self._maps and self.passage.owner.get(before) is owner:
-                self._maps[self._map(before)] = self._map(op.name)
-        shifting = what == "shift" and not self.composite.fold
-        if what in ("mixing", "sum", "weighing") or (shifting and not self._one(op, free)):
-            self._mixing.add(op.name)
-
-    @staticmethod
-    def _one(op: tf.Operation, free: list[int]) -> bool:
-        """Whether one number is added."""
-        return all(one.shape.rank == 0 for i, one in enumerate(op.inputs) if i not in free)
-
-    def _map(self, name: str) -> str:
-        """The map that an affine operation belongs to."""
-        while self._maps[name] != name:
-            name = self._maps[name]
-        return name
+    def __init__(self, plan: Plan, ends: set[str]):
+        self.plan, self.ends, self.name = plan, ends, plan.name
+        self.free, self.kinds, self.composite = plan.free, plan.kinds, plan.composite
 
     def back(self, op: tf.Operation, above: Sequence[Given]) -> Iterator[tuple[tf.Tensor, int, tf.Tensor]]:
         """By the kind of the operation."""
         what, free, (r, _) = self.kinds[op.name], self.free[op.name], above[0]
-        chain = self.chains.get(op.outputs[0].name)
-        if op.name in self.passage.alone:
-            yield self.passage.alone[op.name], RELEVANCE, r
+        chain, alone = self.plan.chains.get(op.outputs[0].name), self.plan.passage.alone
+        if op.name in alone:
+            yield alone[op.name], RELEVANCE, r
         elif chain is not None and not chain.plain:
             yield chain.source, RELEVANCE, self._shared(chain, r)
-        elif op.name in self._maps and self._map(op.name) in self._mixing:
+        elif self.plan.map(op) is not None:
             yield from self._mapped(op, above)
         elif what in ("moving", "maximum"):
             for i, value in zip(free, anatomy.pull(op, [one for one, _ in above], free), strict=True):
@@ -230,8 +60,8 @@ class Shares:
 
     def _mapped(self, op: tf.Operation, above: Sequence[Given]) -> Iterator[tuple[tf.Tensor, int, tf.Tensor]]:
         """One operation of an affine map."""
-        mine = self._map(op.name)
-        epsilon = self.epsilons.get(mine, self.composite.epsilon)
+        mine = self.plan.map(op)
+        epsilon = self.plan.epsilon(str(mine))
         coefficients = []
         for out, (r, c) in zip(op.outputs, above, strict=True):
             entered = None if r is None else over(r, wide(out), epsilon)
@@ -239,7 +69,7 @@ class Shares:
         free = self.free[op.name]
         for i, slope in zip(free, anatomy.pull(op, coefficients, free), strict=True):
             x = op.inputs[i]
-            if x.op.name in self._maps and self._map(x.op.name) == mine:
+            if self.plan.map(x.op) == mine:
                 yield x, COEFFICIENT, slope
             else:
                 yield x, RELEVANCE, wide(x) * slope
@@ -319,7 +149,7 @@ class Shares:
                 weights, bias = weights * anatomy.outwards(op, tf.reshape(k, [-1])), bias * placed(k)
             else:
                 weights, bias = weights * k, bias * k
-            if tf.is_tensor(b) and self._of_channels(chain, one):
+            if tf.is_tensor(b) and self.plan.of_channels(chain, one):
                 bias = bias + placed(b)
             elif tf.is_tensor(b):
                 bias = bias + self._moved_back(done, tf.zeros_like(wide(one.outputs[0])) + b)
@@ -383,15 +213,17 @@ def relevance(problem: Problem, composite: Composite, name: str, start: Any) -> 
     held = [tf.stop_gradient(value) for value in values]
     slopes = gradients(score, tf.nest.pack_sequence_as(nest, held))
     begun = [start(value, slope) for value, slope in zip(held, slopes, strict=True)]
-    book = Shares(name, passage, composite, ended(nest, passage))
+    plan = Plan(name, passage, composite)
     for key in (key for key, _ in composite.named if isinstance(key, str)):
-        if key not in book.layers:
-            close = difflib.get_close_matches(key, book.layers, 3) or sorted(book.layers)[:8]
+        if key not in plan.layers:
+            close = difflib.get_close_matches(key, plan.layers, 3) or sorted(plan.layers)[:8]
             raise ValueError(
                 f"rules names {key!r}, which is no layer with weights on the way from the input to the output; "
                 f"did you mean {', '.join(map(repr, close))}? Layers go by their own name, without a path."
             )
-    given = back(passage, book, zip(values, [RELEVANCE] * len(values), begun, strict=True))
+    given = back(
+        passage, Shares(plan, ended(nest, passage)), zip(values, [RELEVANCE] * len(values), begun, strict=True)
+    )
     found = [given[point.name][RELEVANCE] for point in passage.points]
     leaves = tuple(tf.cast(one, x.dtype) for one, x in zip(connected(found, problem.x), problem.x, strict=True))
     absorbed = row_sum(tuple(map(wide, begun))) - row_sum(tuple(map(wide, leaves)))

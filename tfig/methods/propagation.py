@@ -7,10 +7,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfig.kernels.difference import contributions
+from tfig.kernels.difference import Differences, contributions
 from tfig.kernels.expectation import over_references
 from tfig.kernels.rectified import overridden
 from tfig.kernels.relevance import relevance
+from tfig.kernels.reveal import Revealed
 from tfig.methods.checks import one_of
 from tfig.network import Leaves
 from tfig.problem import Method, Problem, Trace
@@ -202,8 +203,8 @@ class DeepLIFT(Method):
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The contributions."""
-        cancel = self.rule == "reveal_cancel"
-        return over_references(problem, problem.x, lambda p: contributions(p, cancel, self.name)), {}
+        rule = Revealed if self.rule == "reveal_cancel" else Differences
+        return over_references(problem, problem.x, lambda p: contributions(p, rule, self.name)), {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +227,7 @@ class DeepSHAP(Method):
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The mean."""
-        return over_references(problem, problem.x, lambda p: contributions(p, False, self.name)), {}
+        return over_references(problem, problem.x, lambda p: contributions(p, Differences, self.name)), {}
 
 
 @dataclasses.dataclass(frozen=True)
