@@ -135,11 +135,11 @@ def tokens(names: list[str]) -> None:
     references = tfig.baselines.Dataset(planted(32, 2)[0])
     for name in names or TOKENS:
         method = TOKENS[name]
-        # From a text of other tokens, not from zeros, which a normalisation cannot tell from anything.
+        # From another text, not from zeros, which a normalisation cannot tell from anything.
         info = tfig.methods()[method if isinstance(method, str) else method.name]
         baseline = references if info.baseline == "dataset" or name in ("deeplift",) else None
         if info.baseline == "zeros" and baseline is None:
-            baseline = planted(ROWS, 3)[0]
+            baseline = planted(1, 3)[0]
         begin = time.perf_counter()
         e = tfig.explain(model, rows, method, output=None, layer="tokens", baseline=baseline)
         shown(name, scored(e.attributions.sum(-1), seen), (time.perf_counter() - begin) / ROWS)

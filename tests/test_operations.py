@@ -51,10 +51,9 @@ def test_lrp_golden(net, key):
     method = tfig.LRP(composite(kind, STABLE[epsilon]), start="one" if start == "one" else "score")
     e = tfig.explain(model, numbers["x"], method, target=numbers["target"], output="logits")
     assert worst(e.attributions, numbers[key]) <= (1e-5 if epsilon == "0" else 1e-4)
-    # What is not in the map was absorbed.
-    begun = 1.0 if start == "one" else numbers["logit"]
-    total = e.attributions.reshape(len(e.score), -1).sum(1) + e.trace["absorbed"]
-    np.testing.assert_allclose(total, begun + np.zeros(6), atol=1e-5)
+    if f"absorbed/{key}" in numbers:  # counted kind by kind, but for kinds of less than 1e-4 of the logit
+        expected = numbers[f"absorbed/{key}"].sum(1)
+        np.testing.assert_allclose(e.trace["absorbed"], expected, atol=3e-4 * max(1, np.abs(numbers["logit"]).max()))
 
 
 @pytest.mark.parametrize("name", ["attnlrp", "cp_lrp", "signal_take_all"])
@@ -237,9 +236,6 @@ def test_whole_networks(build):
         assert all(np.isfinite(leaf).all() for leaf in maps)
         # Deep Taylor begins with max(F, 0), and loses what reaches a unit that nothing raises.
         assert method.name == "deep_taylor" or all(leaf.any() for leaf in maps)
-        if "absorbed" in e.trace:
-            total = sum(leaf.reshape(3, -1).sum(1) for leaf in maps) + e.trace["absorbed"]
-            np.testing.assert_allclose(total, e.score, rtol=1e-4, atol=1e-4)
 
 
 class Attending(keras.Model):
@@ -329,3 +325,137 @@ def test_attention_that_is_not_there_is_named(name):
     pooled = keras.Model(steps, L.Dense(2)(L.Attention()([h, h])[:, 0]))
     with pytest.raises(ValueError, match=r"among the 5 tokens of x, and the model has some of \['2 to 2'\]"):
         tfig.explain(pooled, x, name)
+
+
+def lam(function, shape=(5,), **named):
+    """A model of one function."""
+    inputs = keras.Input(shape)
+    h = L.Flatten()(L.Lambda(function, **named)(inputs))
+    return keras.Model(inputs, L.Dense(2, use_bias=False, kernel_initializer="ones")(h))
+
+
+COMPLETE = {
+    "a hand-written relu": lambda t: t * tf.cast(t > 0, t.dtype),
+    "a choice of the larger": lambda t: tf.where(t[:, :1] > t[:, 1:2], t * 2, t - 1),
+    "a mask": lambda t: t * tf.cast(tf.reduce_any(t > 1, -1, keepdims=True), t.dtype),
+    "a root of nothing": lambda t: tf.sqrt(tf.nn.relu(t)),
+    "a norm": lambda t: tf.norm(t, axis=-1, keepdims=True),
+    "an inverse, broadcast": lambda t: tf.constant([1.0, 2.0, 3.0]) / (3 + t[:, :1]),
+    "a softmax over another axis": lambda t: tf.nn.softmax(tf.reshape(t, [-1, 5, 1]), 1),
+    "a sum of exponentials": lambda t: tf.reduce_logsumexp(t, -1, keepdims=True),
+    "a trace": lambda t: tf.einsum("bii->b", t[:, :, tf.newaxis] * t[:, tf.newaxis])[:, tf.newaxis],
+    "a quotient": lambda t: t / (tf.reduce_sum(t * t, -1, keepdims=True) + 1),
+    "a maximum of two": lambda t: tf.maximum(t, t[:, ::-1]),
+}
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+def test_deeplift_is_complete_on(name, rule):
+    rng = np.random.default_rng(0)
+    x, x0 = rng.normal(size=(2, 4, 5)).astype("float32")
+    x[3] = x0[3]
+    e = tfig.explain(lam(COMPLETE[name]), x, tfig.DeepLIFT(rule), target=0, baseline=x0)
+    assert np.abs(e.convergence_delta).max() <= 1e-5 * max(1, np.abs(e.score - e.baseline_score).max())
+    assert (e.attributions[3] == 0).all()
+
+
+REFUSED = {
+    "TopKV2": keras.ops.sort,
+    "GatherV2": lambda t: tf.gather(t, tf.argmax(t, -1), batch_dims=1)[:, tf.newaxis],
+    "AddV2": lambda t: t + tf.cast(tf.reduce_any(t > 1, -1, keepdims=True), t.dtype),
+    "Real": lambda t: t + tf.math.real(tf.signal.fft(tf.cast(t, tf.complex64))),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_would_not_add_up_is_refused(name):
+    x = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    with pytest.raises(ValueError, match=f"no rule for {name}"):
+        tfig.explain(lam(REFUSED[name]), x, "deeplift", target=0, baseline="uniform")
+    if name in ("TopKV2", "Real"):
+        with pytest.raises(ValueError, match=f"no rule for {name}"):
+            tfig.explain(lam(REFUSED[name]), x, "lrp", target=0)
+
+
+def test_bounds_are_of_what_a_rescaling_makes_of_pixels():
+    keras.utils.set_random_seed(0)
+    layers = [L.Conv2D(4, 3, activation="relu", use_bias=False), L.Flatten(), L.Dense(2)]
+    inner = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+    outer = keras.Sequential([keras.Input((8, 8, 3)), L.Rescaling(1 / 127.5, -1), *layers])
+    x = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype("float32")
+    layers[-1].bias.assign([5, 5])  # Deep Taylor begins with max(F, 0)
+    for method in (tfig.DeepTaylor(-1, 1), tfig.LRP({layers[0].name: rules.ZBox(-1, 1)})):
+        found = tfig.explain(outer, x, method, target=0).attributions
+        expected = tfig.explain(inner, x / 127.5 - 1, method, target=0).attributions
+        assert error(found, expected) <= 1e-4
+        assert method.name == "lrp" or (found >= 0).all()
+
+
+def test_a_gate_of_what_does_not_vary_passes_relevance():
+    """In a recurrent cell the state before the first step gets none; another input's gate is all there is."""
+    a, b = keras.Input((4,)), keras.Input((5,), dtype="int32")
+    g = L.Dense(5, activation="sigmoid")(a) * keras.ops.cast(b, "float32")
+    model = keras.Model([a, b], L.Dense(1, use_bias=False)(g))
+    x = [np.random.default_rng(0).normal(size=(2, 4)).astype("float32"), np.ones((2, 5), "int32")]
+    e = tfig.explain(model, x, "lrp")
+    assert np.abs(e.attributions[0]).max() > 0.01
+
+
+def test_a_divisor_is_a_constant_however_it_is_spelled():
+    x = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+
+    def squares(t):
+        return tf.reduce_mean(t * t, -1, keepdims=True)
+
+    ways = [
+        lambda t: t / tf.sqrt(squares(t)), lambda t: t * tf.math.rsqrt(squares(t)),
+        lambda t: t * (1 / tf.sqrt(squares(t))), lambda t: t * squares(t) ** -0.5,
+    ]  # fmt: skip
+    maps = [tfig.explain(lam(way), x, tfig.LRP("attnlrp"), target=0).attributions for way in ways]
+    for one in maps:
+        assert error(one, x / np.sqrt((x**2).mean(1, keepdims=True))) <= 1e-4
+
+
+class Turned(keras.Model):
+    """Weights as the first factor, or with their channels elsewhere than last; then a normalisation."""
+
+    def __init__(self, product):
+        super().__init__()
+        self.product, self.norm, self.last = product, L.BatchNormalization(), L.Dense(2, use_bias=False)
+        self.w = self.add_weight(shape=(5, 5), initializer="random_normal")
+
+    def call(self, x):
+        return self.last(tf.nn.relu(self.norm(self.product(self.w, x))))
+
+
+@pytest.mark.parametrize("product", [
+    lambda w, x: tf.einsum("dc,bc->bd", w, x), lambda w, x: tf.einsum("bc,dc->bd", x, w),
+    lambda w, x: tf.matmul(w, x[:, :, tf.newaxis])[..., 0], lambda w, x: tf.matmul(x, w, transpose_b=True),
+])  # fmt: skip
+def test_a_normalisation_folds_into_channels_wherever_they_are(product):
+    keras.utils.set_random_seed(0)
+    model, x = Turned(product), np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    model(x)
+    model.norm.gamma.assign([0.5, 1.0, 1.5, 2.0, 3.0])
+    e = tfig.explain(model, x, tfig.LRP(rules.Epsilon(0)), target=1)
+    assert error(e.attributions, tfig.explain(model, x, "gradient_x_input", target=1).attributions) <= 1e-4
+
+
+@pytest.mark.parametrize("policy", ["float64", "mixed_float16", "mixed_bfloat16"])
+def test_dtypes_through_attention_and_recurrence(policy):
+    def build(dtype):
+        keras.utils.set_random_seed(0)
+        steps = keras.Input((4, 6), dtype="float32")
+        h = L.LayerNormalization(dtype=dtype)(L.Dense(6, dtype=dtype)(steps))
+        h = L.Add(dtype=dtype)([h, L.MultiHeadAttention(2, 3, dtype=dtype)(h, h)])
+        h = L.Dense(5, activation="gelu", dtype=dtype)(L.LSTM(5, dtype=dtype)(h))
+        return keras.Model(steps, L.Dense(3, dtype="float32")(h))
+
+    x = np.random.default_rng(0).normal(size=(3, 4, 6)).astype("float32")
+    model, plain = build(policy), build("float32")
+    plain.set_weights(model.get_weights())
+    bound = {"float64": 1e-4, "mixed_float16": 0.05, "mixed_bfloat16": 0.3}[policy]
+    for method in (tfig.LRP("attnlrp"), tfig.LRP(), "deeplift", tfig.DeepLIFT("reveal_cancel")):
+        found, expected = (tfig.explain(one, x, method, target=1).attributions for one in (model, plain))
+        assert np.isfinite(found).all() and error(found, expected) <= bound

@@ -38,7 +38,7 @@ SCALINGS = {"Mul", "MulNoNan", "Neg"} | QUOTIENTS
 
 NORMALISATIONS = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
 
-MAXIMA = {"Max", "Min", "MaxPool", "MaxPoolV2", "MaxPool3D", "TopKV2"}
+MAXIMA = {"Max", "Min", "MaxPool", "MaxPoolV2", "MaxPool3D"}
 
 FUNCTIONS = {
     "Maximum", "Minimum", "Pow", "SquaredDifference", "Relu", "Relu6", "Elu", "Selu", "LeakyRelu", "Sigmoid", "Tanh",
@@ -76,6 +76,7 @@ def kind(op: tf.Operation, free: Sequence[int]) -> str | None:
     kinds = (
         ("moving", MOVING, True),
         ("mixing", MIXING, True),
+        ("mixing", PRODUCTS, len(op.inputs) == 1),  # a trace, a diagonal
         ("weighing", CONVOLUTIONS | PRODUCTS, alone),
         ("product", CONVOLUTIONS | PRODUCTS, True),
         ("shift", SUMS, alone),
@@ -124,12 +125,16 @@ def channel(weights: tf.Operation, op: tf.Operation) -> int:
     return 1 - len(op.outputs[0].shape) if first else -1
 
 
-def outwards(op: tf.Operation, scale: tf.Tensor) -> tf.Tensor:
-    """A scale for each output channel, [C] or [1], shaped to be multiplied into the weights of an operation.
+def scalable(op: tf.Operation, free: int) -> bool:
+    """Whether the channels of an operation's outputs are the last axis of its weights, or known by its type."""
+    if op.type != "Einsum":
+        return op.type in CONVOLUTIONS or free == 0
+    terms, out = op.get_attr("equation").decode().split("->")
+    return free == 0 and terms.split(",")[1][-1:] == out[-1:]
 
-    Raises:
-        ValueError: weights whose outputs are several axes.
-    """
+
+def outwards(op: tf.Operation, scale: tf.Tensor) -> tf.Tensor:
+    """A scale for each output channel, [C] or [1], shaped to be multiplied into the weights of a scalable operation."""
     if scale.shape[0] == 1:
         return scale
     if op.type == "DepthwiseConv2dNative":
@@ -141,9 +146,11 @@ def outwards(op: tf.Operation, scale: tf.Tensor) -> tf.Tensor:
 
 
 def replay(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """The outputs of an operation on other inputs, in the present graph."""
+    """The outputs of an operation on other inputs, in the present graph; floats are as wide as the inputs."""
     if op.type in ("Identity", "IdentityN"):
         return list(inputs)
+    if op.type == "Cast":
+        return [tf.cast(inputs[0], widened(op.outputs[0].dtype))]
     if op.type == "Conv2D" and _groups(op, inputs) > 1:
         return [_grouped(op, inputs)]
     make, counts, attributes = _signature(op.type, op.op_def)
@@ -190,6 +197,14 @@ def _groups(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> int:
 def _grouped(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
     """A convolution in groups, group by group: its slope is not to be had on every processor."""
     axis, groups = 1 if op.get_attr("data_format") == b"NCHW" else -1, _groups(op, inputs)
+    (x, w), (_, down, right, _) = inputs, op.get_attr("strides")
+    if axis == -1 and w.shape[2] == 1 and down == right and set(op.get_attr("dilations")) == {1}:
+        each = tf.reshape(w, [*w.shape[:2], groups, -1])
+        padding = op.get_attr("padding").decode()
+        if padding == "EXPLICIT":
+            around = op.get_attr("explicit_paddings")
+            x, padding = tf.pad(x, [around[i : i + 2] for i in range(0, 8, 2)]), "VALID"
+        return tf.nn.depthwise_conv2d(x, each, [1, down, right, 1], padding)
     parts = zip(tf.split(inputs[0], groups, axis), tf.split(inputs[1], groups, -1), strict=True)
     return tf.concat([replay(op, pair)[0] for pair in parts], axis)
 
@@ -202,7 +217,9 @@ def pull(
     Args:
         inputs: where it is taken; by default at the operation's own.
     """
-    if op.type in ("Identity", "Cast", "StopGradient", "PreventGradient", "EnsureShape", "Snapshot", "CheckNumerics"):
+    if op.type == "Cast":
+        return [tf.cast(above[0], wide(op.inputs[0]).dtype)]
+    if op.type in ("Identity", "StopGradient", "PreventGradient", "EnsureShape", "Snapshot", "CheckNumerics"):
         return [above[0]]
     if op.type == "IdentityN":
         return [above[i] if above[i] is not None else tf.zeros_like(wide(op.inputs[i])) for i in free]
@@ -233,4 +250,9 @@ def fit(value: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
 def wide(value: Any) -> tf.Tensor:
     """A tensor or variable, floats in float32 where they have less."""
     tensor = tf.convert_to_tensor(value)
-    return tf.cast(tensor, tf.float32) if tensor.dtype.is_floating and tensor.dtype.size < 4 else tensor
+    return tf.cast(tensor, widened(tensor.dtype))
+
+
+def widened(dtype: tf.DType) -> tf.DType:
+    """float32 in place of less."""
+    return tf.float32 if dtype.is_floating and dtype.size < 4 else dtype

@@ -27,12 +27,14 @@ class Linear(NamedTuple):
         weights: None for maps that have none (averages).
         bias: broadcastable to the outputs; 0 where there is none.
         scale: what the inputs were multiplied by just before, broadcastable to them.
+        shift: what was added to them after that: the bias has it, and bounds of inputs are of inputs that have it.
     """
 
     apply: Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
     weights: tf.Tensor | None
     bias: tf.Tensor | float
     scale: tf.Tensor | float = 1.0
+    shift: tf.Tensor | float = 0.0
 
 
 class Share(NamedTuple):
@@ -181,8 +183,8 @@ class ZBox(Rule):
         if w is None:
             return Epsilon().shares(x, linear)
         axes = range(1, len(x.shape))
-        least = tf.reduce_min(x, axes, keepdims=True) if self.low is None else self.low
-        most = tf.reduce_max(x, axes, keepdims=True) if self.high is None else self.high
+        least = tf.reduce_min(x, axes, keepdims=True) if self.low is None else self.low - linear.shift
+        most = tf.reduce_max(x, axes, keepdims=True) if self.high is None else self.high - linear.shift
         low, high = tf.zeros_like(x) + least, tf.zeros_like(x) + most
         parts = [(x, w, 1.0), (low, tf.maximum(w, 0.0), -1.0), (high, tf.minimum(w, 0.0), -1.0)]
         z = tf.add_n([sign * linear.apply(inputs, weights) for inputs, weights, sign in parts])

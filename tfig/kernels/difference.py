@@ -75,6 +75,8 @@ class Differences:
         if op.type in ("SelectV2", "Select") and op.inputs[0].name in self.here.varying:
             both = self._selected(op, above[0])
             values = [both[i - 1] for i in free]
+        elif self.here.chosen(op):
+            values = [self._gated(op, above[0], free, what)]
         elif what in ("moving", "mixing", "weighing", "shift", "sum", "scale"):
             values = pull(op, above, free)
         elif what == "product" and op.type not in anatomy.QUOTIENTS:
@@ -95,13 +97,14 @@ class Differences:
         """Difference of the output over difference of what it is a function of, element by element."""
         (x, x0), (y, y0) = self.pair(source), self.pair(op.outputs[0])
         steps = self.here.between(source, op)
+        if source.shape.as_list() != op.outputs[0].shape.as_list():  # a function that broadcasts
+            x, x0 = x + tf.zeros_like(y), x0 + tf.zeros_like(y)
 
         def slope(at: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(at)
                 value = self.replayed(steps, source, at)
-            found = tape.gradient(value, at, unconnected_gradients="zero")
-            return found if found.shape.rank == y.shape.rank else found + tf.zeros_like(y)
+            return tape.gradient(value, at, unconnected_gradients="zero")
 
         return quotient(y - y0, x - x0, functools.partial(_mean, slope, x, x0), x, x0)
 
@@ -111,7 +114,7 @@ class Differences:
         known = {source.name: at}
         for op in steps:
             inputs = [known.get(one.name, wide(one)) for one in op.inputs]
-            made = [inputs[0]] if op.type == "Cast" else anatomy.replay(op, inputs)
+            made = anatomy.replay(op, inputs)
             known.update({out.name: one for out, one in zip(op.outputs, made, strict=False)})
         return known[steps[-1].outputs[0].name]
 
@@ -125,6 +128,18 @@ class Differences:
         first = tf.where(c == c0, tf.where(c, zero + 1, zero), tf.where(more, jump, zero))
         second = tf.where(c == c0, tf.where(c, zero, zero + 1), tf.where(more, zero, jump))
         return [fit(m * first, op.inputs[1]), fit(m * second, op.inputs[2])]
+
+    def _gated(self, op: tf.Operation, m: tf.Tensor, free: list[int], what: str | None) -> tf.Tensor:
+        """Of a number and what was chosen or counted: all to the number.
+
+        Raises:
+            NoRule: for anything but a factor.
+        """
+        if what != "scale":
+            raise NoRule(f"{self.here.called(op)} of what depends on x by a choice")
+        (x, x0), (y, y0) = self.pair(op.inputs[free[0]]), self.pair(op.outputs[0])
+        k = anatomy.affine(op, free[0])[0]
+        return fit(m * quotient(y - y0, x - x0, lambda: k + tf.zeros_like(y), x, x0), op.inputs[free[0]])
 
     def _divided(self, op: tf.Operation, m: tf.Tensor, free: list[int]) -> list[tf.Tensor]:
         """a / b is a times 1 / b, and 1 / b a function."""
@@ -183,9 +198,14 @@ def _mean(slope: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor, x0: tf.Tensor) 
 def quotient(
     numerator: tf.Tensor, denominator: tf.Tensor, otherwise: Callable[[], tf.Tensor], here: tf.Tensor, there: tf.Tensor
 ) -> tf.Tensor:
-    """numerator / denominator, or `otherwise` where the denominator is too small a share of what it is between."""
+    """numerator / denominator, or `otherwise` where the denominator is too small a share of what it is between.
+
+    Nothing where neither is to be had: at the root of nothing that does not change.
+    """
     small = tf.abs(denominator) <= SMALL * tf.maximum(tf.abs(here), tf.abs(there))
-    return tf.where(small, otherwise(), numerator / tf.where(small, tf.ones_like(denominator), denominator))
+    slope = otherwise()
+    slope = tf.where(tf.math.is_finite(slope), slope, tf.zeros_like(slope))
+    return tf.where(small, slope, numerator / tf.where(small, tf.ones_like(denominator), denominator))
 
 
 def contributions(problem: Problem, rule: type[Differences], name: str) -> Leaves:

@@ -53,12 +53,16 @@ class Passage:
         self.sloped = {one.name for one in self.points}
         for op in self.operations:
             if self.free(op):
-                self.sloped |= {out.name for out in op.outputs if out.dtype.is_floating}
+                self.sloped |= {out.name for out in op.outputs if out.dtype.is_floating or out.dtype.is_complex}
         self.alone = _alone(self)
 
     def free(self, op: tf.Operation) -> list[int]:
         """The inputs with a slope that depend on the points."""
         return [i for i, one in enumerate(op.inputs) if one.name in self.sloped]
+
+    def chosen(self, op: tf.Operation) -> bool:
+        """Whether it computes with numbers or indices that depend on the points by choices or counts."""
+        return any(one.name in self.varying and one.name not in self.sloped for one in op.inputs)
 
     def called(self, op: tf.Operation) -> str:
         """The operation in words: type, layer, where in the source."""

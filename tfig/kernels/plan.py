@@ -5,6 +5,7 @@ which weights.
 """
 
 import dataclasses
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -36,7 +37,7 @@ class Chain:
         weights: the operation that has them.
         free: which of its inputs varies.
         rule: how it is shared out.
-        whole: whether it is more than one call's: folded.
+        folded: whether it is more than one call's.
     """
 
     source: tf.Tensor
@@ -103,21 +104,25 @@ class Plan:
         if what in ("moving", "mixing", "shift", "sum", "scale", "weighing") and (chained is None or chained.plain):
             self._join(op, free, str(what))
 
+    def _part(self, op: tf.Operation) -> Any:
+        """The layer or operation by which it was made, or None."""
+        return getattr(self.passage.owner.get(op.name), "part", None)
+
     def _tag(self, op: tf.Operation, free: list[int]) -> None:
-        tag = TAGS.get(op.type)
+        tag = NORMALISER if _divides(op, free) else TAGS.get(op.type)
         if tag is None and len(free) == 1 and op.type in anatomy.MOVING | anatomy.SUMS | anatomy.SCALINGS:
             tag = self._tags.get(op.inputs[free[0]].name)
         if tag is not None:
             self._tags.update({out.name: tag for out in op.outputs})
 
     def _held(self, op: tf.Operation, free: list[int]) -> set[int]:
-        """The factors that are taken for constants."""
+        """The factors that are taken for constants: divisors and gates, in a recurrent cell those of no state too."""
         if not free or op.type not in anatomy.SCALINGS | anatomy.PRODUCTS or len(op.inputs) < 2:
             return set()
-        if len(free) == 1:  # a gate of a signal that is there in every row, though it does not vary
-            gate, signal = op.inputs[free[0]], op.inputs[1 - free[0]]
-            still = isinstance(self.composite.products, Signal) and not signal.shape.is_fully_defined()
-            return {free[0]} if still and self._tags.get(gate.name) == GATE else set()
+        if len(free) == 1:
+            cell = hasattr(self._part(op), "state_size")
+            gate = isinstance(self.composite.products, Signal) and self._tags.get(op.inputs[free[0]].name) == GATE
+            return {free[0]} if cell and gate and (op.inputs[1 - free[0]].shape.rank or 0) > 1 else set()
         if op.type in anatomy.QUOTIENTS:
             return {1}
         tags = [self._tags.get(op.inputs[i].name) for i in free]
@@ -133,8 +138,7 @@ class Plan:
         return set(gates)
 
     def _weigh(self, op: tf.Operation, free: int, first: bool) -> None:
-        x, call = op.inputs[free], self.passage.owner.get(op.name)
-        part = None if call is None else call.part
+        x, part = op.inputs[free], self._part(op)
         self.layers.add(getattr(part, "name", ""))
         rule = self.composite.rule(part, op.type in anatomy.CONVOLUTIONS, first)
         source, before = self._before.get(x.name, (x, ()))
@@ -153,11 +157,12 @@ class Plan:
             joins = own or (
                 self.composite.fold and (what != "moving" or (idle and op.type in ("Identity", "Cast", "Pad")))
             )
-            if joins and (what != "scale" or self.of_channels(chain, op)):
+            scalable = anatomy.scalable(chain.weights, chain.free)
+            if joins and (what != "scale" or (scalable and self.of_channels(chain, op))):
                 folded = chain.folded or not own
                 self.chains[out.name] = dataclasses.replace(chain, after=(*chain.after, op), folded=folded)
-            elif joins and isinstance(getattr(self.passage.owner.get(op.name), "part", None), NORMALISING):
-                names = [self.passage.owner[one.name].part.name for one in (op, chain.weights)]
+            elif joins and scalable and isinstance(self._part(op), NORMALISING):
+                names = [getattr(self._part(one), "name", one.name) for one in (op, chain.weights)]
                 raise ValueError(
                     f"{self.name} folds {names[0]!r} into {names[1]!r} before it, and it scales another axis than its "
                     "channels; explain a layer behind it (layer=), or use a gradient or path method."
@@ -168,6 +173,8 @@ class Plan:
 
     def of_channels(self, chain: Chain, op: tf.Operation) -> bool:
         """Whether what an operation behind weights computes with is one number, or one for each of their channels."""
+        if any(one.type == "Transpose" for one in chain.after):
+            return False
         if op.type == "BiasAdd" or op.type in anatomy.NORMALISATIONS:
             return True
         axis = anatomy.channel(chain.weights, op)
@@ -209,3 +216,11 @@ class Plan:
     def epsilon(self, mapped: str) -> float | None:
         """The stabiliser of a map."""
         return self._epsilons.get(mapped, self.composite.epsilon)
+
+
+def _divides(op: tf.Operation, free: list[int]) -> bool:
+    """Whether an operation is an inverse: of a quotient, or a power below zero."""
+    if op.type == "Pow":
+        power = tf.get_static_value(op.inputs[1])
+        return free == [0] and power is not None and bool((power < 0).all())
+    return op.type in anatomy.QUOTIENTS and free == [1]

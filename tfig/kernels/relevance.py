@@ -101,12 +101,11 @@ class Shares:
         """A map by weights, as its rule shares it out."""
         weights, bias = self._folded(chain)
         r = self._moved_back(chain.after, r)
-        inputs, scales = wide(chain.source), tf.ones([], wide(chain.source).dtype)
-        if chain.before:
-            inputs, scales, shifts = self._scaled(chain)
-            if shifts is not None:
-                bias = bias + self._applied(chain, shifts, weights)
-        rule = Linear(functools.partial(self._applied, chain), weights, bias, scales)
+        inputs, scales, shifts = self._scaled(chain)
+        if shifts is not None:
+            bias = bias + self._applied(chain, shifts, weights)
+        shift = 0.0 if shifts is None else shifts
+        rule = Linear(functools.partial(self._applied, chain), weights, bias, scales, shift)
         found = tf.add_n([one.inputs * self._slope(chain, one, r) for one in chain.rule.shares(inputs, rule)])
         for op in reversed(chain.before):
             if self.kinds[op.name] == "moving":
@@ -198,7 +197,7 @@ def ended(values: Any, passage: Passage) -> set[str]:
 
 
 def relevance(problem: Problem, composite: Composite, name: str, start: Any) -> tuple[Leaves, tf.Tensor]:
-    """(the relevance of each point, [N, ...] for each leaf; what biases and stabilisers absorbed, [N]).
+    """(the relevance of each point, [N, ...] for each leaf; what of it did not arrive, [N]).
 
     Args:
         name: of the method, for errors.
@@ -226,8 +225,8 @@ def relevance(problem: Problem, composite: Composite, name: str, start: Any) -> 
     )
     found = [given[point.name][RELEVANCE] for point in passage.points]
     leaves = tuple(tf.cast(one, x.dtype) for one, x in zip(connected(found, problem.x), problem.x, strict=True))
-    absorbed = row_sum(tuple(map(wide, begun))) - row_sum(tuple(map(wide, leaves)))
-    return leaves, absorbed
+    arrived = row_sum(leaves)
+    return leaves, tf.cast(row_sum(tuple(begun)), arrived.dtype) - arrived
 
 
 def gradients(score: Score, values: Any) -> list[tf.Tensor]:

@@ -40,6 +40,8 @@ class Revealed(Differences):
 
     def _carried(self, op: tf.Operation, free: list[int]) -> tuple[tf.Tensor, tf.Tensor] | None:
         """The parts of an output, where they follow from those of the inputs; None: those of its own difference."""
+        if not free or self.here.chosen(op):
+            return None
         what = "function" if op.name in self.here.alone else anatomy.kind(op, free)
         if what == "function":
             return self._functioned(op, self.here.alone.get(op.name, op.inputs[free[0]]))
@@ -51,7 +53,7 @@ class Revealed(Differences):
             parts = [self.apart(one) if i in free else None for i, one in enumerate(op.inputs)]
             still = [tf.zeros_like(wide(one)) if one.dtype.is_floating else one for one in op.inputs]
             plus, minus = (
-                self._moved(op, [still[i] if both is None else both[which] for i, both in enumerate(parts)])
+                anatomy.replay(op, [still[i] if both is None else both[which] for i, both in enumerate(parts)])[0]
                 for which in (0, 1)
             )
             return plus, minus
@@ -75,10 +77,6 @@ class Revealed(Differences):
         return (up - at + all_ - down) / 2, (down - at + all_ - up) / 2
 
     @staticmethod
-    def _moved(op: tf.Operation, inputs: list[tf.Tensor]) -> tf.Tensor:
-        return inputs[0] if op.type == "Cast" else anatomy.replay(op, inputs)[0]
-
-    @staticmethod
     def _signed(op: tf.Operation, free: int) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[..., tf.Tensor]]:
         """(what is positive and what is negative of the weights or of a scale; how they are applied)."""
         if op.type in anatomy.CONVOLUTIONS | anatomy.PRODUCTS:
@@ -90,7 +88,7 @@ class Revealed(Differences):
 
             w = wide(op.inputs[at])
         else:
-            w, apply = anatomy.affine(op, free)[0], tf.multiply
+            w, apply = tf.cast(anatomy.affine(op, free)[0], wide(op.inputs[free]).dtype), tf.multiply
         return (tf.maximum(w, 0.0), tf.minimum(w, 0.0)), apply
 
     def back(self, op: tf.Operation, above: Sequence[Given]) -> Iterator[tuple[tf.Tensor, int, tf.Tensor]]:
