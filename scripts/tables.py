@@ -1,4 +1,4 @@
-"""Put the columns of docs/figures/truth.md that docs/choosing.md shows into it, between its two markers.
+"""Put what docs/choosing.md shows of docs/figures into it, between its markers.
 
 Usage: tables.py [--check]   with --check nothing is written: status 1 if it would change
 """
@@ -8,7 +8,7 @@ import sys
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 SHOWN = ("on the shape", "on the decoy", "insertion - deletion (igos)", "max_sensitivity", "model_randomisation")
-BEGIN, END = "<!-- from figures/truth.md by scripts/tables.py -->\n", "<!-- end -->\n"
+END = "<!-- end -->\n"
 
 
 def cells(line: str) -> list[str]:
@@ -50,12 +50,22 @@ def table(text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def listing(text: str) -> str:
+    """Lines as they were printed."""
+    return f"```\n{text.strip()}\n```\n"
+
+
+BLOCKS = {"truth.md": table, "transformers.txt": listing}
+
+
 def main() -> int:
     """Write, or check."""
     page = DOCS / "choosing.md"
-    old = page.read_text()
-    before, rest = old.split(BEGIN)
-    new = before + BEGIN + table((DOCS / "figures" / "truth.md").read_text()) + END + rest.split(END, 1)[1]
+    old = new = page.read_text()
+    for name, shown in BLOCKS.items():
+        begin = f"<!-- from figures/{name} by scripts/tables.py -->\n"
+        before, rest = new.split(begin)
+        new = before + begin + shown((DOCS / "figures" / name).read_text()) + END + rest.split(END, 1)[1]
     if "--check" in sys.argv:
         return int(new != old)
     page.write_text(new)

@@ -48,8 +48,8 @@ class LRP(Method):
             epsilon; or a `tfig.rules.Composite`.
         start: "score" (relevance F at the output, so the map sums to F but for what is absorbed) or "one".
 
-    `trace["absorbed"]`, [B], is what biases, shifts and stabilisers took: sum(attributions) + absorbed is what
-    relevance started with.
+    `trace["absorbed"]`, [B], is what did not arrive, but went to biases, shifts, stabilisers or a softmax:
+    sum(attributions) + absorbed is what relevance started with.
 
     Raises ValueError for an operation that has no rule, naming it, its layer and its line.
 

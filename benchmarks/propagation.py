@@ -6,7 +6,7 @@ and of IG with 64 midpoints over |F(x) - F(x')|, from a baseline of noise; of LR
 |absorbed| / |F|; seconds of the first call over those of the first plain compiled gradient, and of the next over the
 next, at two rows.
 
-Usage: networks.py [NAME...]   (by default all)
+Usage: propagation.py [NAME...]   (by default all)
 """
 
 import functools
