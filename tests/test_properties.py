@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, note, settings
 from hypothesis import strategies as st
 from keras import layers as L
-from test_conformance import EPS, MASKS, METHODS
+from test_conformance import ATTENDING, EPS, MASKS, METHODS
 
 import tfig
 
@@ -34,8 +34,8 @@ SMALL = {
     "alpha2_beta1": tfig.LRP("alpha2_beta1"),
     "adaptive": tfig.IntegratedGradients(steps=8, rule="adaptive"),
 }
-# A line search that a rounding turns is another matter.
-NAMES = [name for name in SMALL if name not in MASKS]
+# A line search that a rounding turns is another matter, and these networks have no attention.
+NAMES = [name for name in SMALL if name not in (*MASKS, *ATTENDING)]
 # What decides by comparing gradients or walks along them, and fits to differences of scores.
 TURNING = ("guided_ig", "boundary_ig", "lime", "kernel_shap", "adaptive")
 # What adds noise to each entry of x, or draws each entry.

@@ -211,6 +211,8 @@ def back(passage: Passage, book: Book, begun: Iterable[tuple[tf.Tensor, int, tf.
         above = [given.get(out.name, [None, None]) for out in op.outputs]
         if any(one is not None for parts in above for one in parts):
             try:
+                if getattr(getattr(passage.owner.get(op.name), "part", None), "quantization_mode", None):
+                    raise NoRule(f"{passage.called(op)}, which is quantised")
                 give(book.back(op, above))
             except NoRule as missing:
                 named = str(missing) or passage.called(op)
