@@ -183,7 +183,8 @@ def _intercepted(parts: list[Any], handler: Handler) -> Iterator[None]:
             def call(original, *args, part=part, **kwargs):
                 return handler(part, original, *args, **kwargs)
 
-            stack.enter_context(intercept(part, call))
+            quantised = getattr(part, "quantization_mode", None) and hasattr(part, "quantized_call")
+            stack.enter_context(intercept(part, call, "quantized_call" if quantised else "call"))
         yield
 
 
