@@ -88,7 +88,7 @@ SLOW = (
     "feature_ablation", "kernel_shap", "grad_cam_plus_plus", "layer_cam",
     # These see scores alone, which the others ask of every kind.
     "occlusion", "prediction_difference", "shapley_sampling", "rise",
-    "internal_influence", "deepshap", "blur_ig", "score_cam", "guided_grad_cam",
+    "internal_influence", "deepshap", "blur_ig", "score_cam", "guided_grad_cam", "deep_taylor",
 )  # fmt: skip
 SLOWEST = ("igos_plus_plus", "meaningful_perturbation")
 FEW = ("sequential", "two_inputs", "tokens", "smooth", "half")
@@ -96,7 +96,7 @@ CASES = [
     (name, method)
     for name in zoo.ZOO
     for method in METHODS
-    if method not in SLOW or (name in FEW[:3] if method in SLOWEST else name in FEW)
+    if method not in SLOW or (name in FEW[:2] if method in SLOWEST else name in FEW)
 ]
 
 
@@ -151,6 +151,8 @@ def test_promises(name, method):
     # A row alone, and in other company. Half precision rounds to eleven bits, and batches round differently.
     # A line search may branch; a fit to scores whose differences are small magnifies their rounding.
     bound = 2e-2 if name == "half" else 1e-3 if method.name in (*MASKS, "lime", "kernel_shap", "guided_ig") else 1e-5
+    if name == "smooth" and method.name in ("deeplift", "deepshap"):
+        bound = 1e-4  # from zeros, which a normalisation divides by the root of its epsilon
     # A mask lives on [0, 1]; all else is made of scores.
     unit = 1 if method.name in MASKS else max(np.abs(F).max() for F in (e.score, e.baseline_score) if F is not None)
     alone = explainer(rows_of(case.x, slice(1, 2)))

@@ -57,7 +57,7 @@ MORE = [
 REFUSED = {"lrp", "deep_taylor", "deeplift", "deepshap", "guided_backprop", "deconvnet", "cam", "score_cam",
            "guided_grad_cam", "attention_rollout", "gradient_weighted_attention"}  # fmt: skip
 
-BRINGING = ("gradient", "integrated_gradients", "lrp", "deeplift", "kernel_shap")
+BRINGING = ("gradient", "lrp", "deeplift")
 
 # Ops without a kernel on any device by nature: they mark edges of a function or are resolved before placement.
 NOT_NUMERIC = {"Placeholder", "NoOp"}
