@@ -30,8 +30,10 @@ def load_golden(path):
             return {
                 key: known(value)
                 for key, value in config.items()
-                if (value is not None or key == "registered_name") and not key.startswith("renorm")
+                if (value is not None or key == "registered_name") and not key.startswith(("renorm", "use_gate"))
             }
+        if config == "Orthogonal" and not hasattr(keras.initializers, "Orthogonal"):
+            return "OrthogonalInitializer"
         return [known(value) for value in config] if isinstance(config, list) else config
 
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:

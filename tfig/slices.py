@@ -183,9 +183,19 @@ def _intercepted(parts: list[Any], handler: Handler) -> Iterator[None]:
             def call(original, *args, part=part, **kwargs):
                 return handler(part, original, *args, **kwargs)
 
-            quantised = getattr(part, "quantization_mode", None) and hasattr(part, "quantized_call")
-            stack.enter_context(intercept(part, call, "quantized_call" if quantised else "call"))
+            stack.enter_context(intercept(part, call, "quantized_call" if _calls_otherwise(part) else "call"))
         yield
+
+
+def _calls_otherwise(part: Any) -> bool:
+    """Whether Keras calls a layer, since it is quantised, by another method."""
+    return bool(getattr(part, "quantization_mode", None)) and hasattr(part, "quantized_call")
+
+
+def quantised(part: Any) -> bool:
+    """Whether a layer computes with whole numbers."""
+    policy = getattr(getattr(part, "dtype_policy", None), "name", "")
+    return bool(getattr(part, "quantization_mode", None)) or policy.startswith(("int8", "int4"))
 
 
 def nothing(handler: Handler) -> contextlib.AbstractContextManager:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from tfig import anatomy
+from tfig import anatomy, slices
 from tfig.graph import depending
 from tfig.network import Leaves
 from tfig.problem import Problem
@@ -211,7 +211,7 @@ def back(passage: Passage, book: Book, begun: Iterable[tuple[tf.Tensor, int, tf.
         above = [given.get(out.name, [None, None]) for out in op.outputs]
         if any(one is not None for parts in above for one in parts):
             try:
-                if getattr(getattr(passage.owner.get(op.name), "part", None), "quantization_mode", None):
+                if slices.quantised(getattr(passage.owner.get(op.name), "part", None)):
                     raise NoRule(f"{passage.called(op)}, which is quantised")
                 give(book.back(op, above))
             except NoRule as missing:
