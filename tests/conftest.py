@@ -25,6 +25,8 @@ def golden_model(name):
 def load_golden(path):
     """The model of a file that a newer Keras may have written: options left unset are unknown to older ones."""
 
+    older = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 5)
+
     def known(config):
         if isinstance(config, dict):
             return {
@@ -32,13 +34,13 @@ def load_golden(path):
                 for key, value in config.items()
                 if (value is not None or key == "registered_name") and not key.startswith(("renorm", "use_gate"))
             }
-        if config == "Orthogonal" and not hasattr(keras.initializers, "Orthogonal"):
+        if config == "Orthogonal" and older:
             return "OrthogonalInitializer"
         return [known(value) for value in config] if isinstance(config, list) else config
 
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
         config = known(json.loads(archive.read("config.json")))
-        if tuple(map(int, keras.__version__.split(".")[:2])) < (3, 5):
+        if older:
             for ends in ("input_layers", "output_layers"):
                 config["config"][ends] = [config["config"][ends]]
         model = keras.saving.deserialize_keras_object(config)

@@ -183,13 +183,10 @@ def _intercepted(parts: list[Any], handler: Handler) -> Iterator[None]:
             def call(original, *args, part=part, **kwargs):
                 return handler(part, original, *args, **kwargs)
 
-            stack.enter_context(intercept(part, call, "quantized_call" if _calls_otherwise(part) else "call"))
+            # Keras calls quantised layers by another method.
+            other = quantised(part) and hasattr(part, "quantized_call")
+            stack.enter_context(intercept(part, call, "quantized_call" if other else "call"))
         yield
-
-
-def _calls_otherwise(part: Any) -> bool:
-    """Whether Keras calls a layer, since it is quantised, by another method."""
-    return bool(getattr(part, "quantization_mode", None)) and hasattr(part, "quantized_call")
 
 
 def quantised(part: Any) -> bool:
