@@ -462,7 +462,7 @@ def test_dtypes_through_attention_and_recurrence(policy):
     model, plain = build(policy), build("float32")
     plain.set_weights(model.get_weights())
     bound = 1e-4 if policy == "float64" else 0.05
-    for method in (tfig.LRP("attnlrp"), tfig.DeepLIFT("reveal_cancel")):
+    for method in (tfig.LRP(composite("attnlrp", 0.01)), tfig.DeepLIFT("reveal_cancel")):  # away from poles
         found, expected = (tfig.explain(one, x, method, target=1).attributions for one in (model, plain))
         assert np.isfinite(found).all() and error(found, expected) <= bound
 
