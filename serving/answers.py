@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
+from tfig.entry import Leaf, generated
 from tfig.explanation import Explanation
-from tfig.network import Leaf, generated
 from tfig.score import NOTHING
 from tfig.serving import protocol
 

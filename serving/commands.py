@@ -10,7 +10,7 @@ from typing import Any
 
 from tfig import catalogue, console
 from tfig.console import CommandError
-from tfig.network import Leaf
+from tfig.entry import Leaf
 from tfig.serving import audit, protocol
 from tfig.serving.export import export, versions
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfig import network, slices
+from tfig import entry, slices
 from tfig.api import Explainer
 from tfig.baselines import Arrays
 from tfig.serving import audit, protocol, trial
@@ -66,8 +66,8 @@ def export(
     >>> tfig.export(model, "models/digits", {"explain": tfig.IntegratedGradients()})
     """
     source = _source(model)
-    structure = network.interface(source)
-    leaves: list[network.Leaf] = tf.nest.flatten(structure)
+    structure = entry.interface(source)
+    leaves: list[entry.Leaf] = tf.nest.flatten(structure)
     for leaf in leaves:
         if leaf.shape[0] is not None:
             raise ValueError(
@@ -123,7 +123,7 @@ def _source(model: Any) -> Any:
             raise ValueError(f"{str(model)!r} holds versions {sorted(versions(Path(model)))}; pass the folder of one.")
         audit.read(Path(model))
         return tf.saved_model.load(os.fspath(model))
-    if isinstance(model, keras.Model) or network.serving_signature(model) is not None:
+    if isinstance(model, keras.Model) or entry.serving_signature(model) is not None:
         return model
     raise ValueError(
         f"model is {type(model).__name__}, which says neither what it takes nor where its weights are; pass a Keras "
@@ -159,7 +159,7 @@ def _explainers(
     return found
 
 
-def _served(name: str, explainer: Explainer, structure: Any, leaves: list[network.Leaf]) -> Served:
+def _served(name: str, explainer: Explainer, structure: Any, leaves: list[entry.Leaf]) -> Served:
     """An explanation posed to one row of zeros: its program, and what it is fed by default."""
     if np.ndim(explainer.seed):
         raise ValueError(f"explanation {name!r} has a seed for each row; export it with one seed.")

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from tfig import arguments, baselines
-from tfig.network import generated
+from tfig.entry import generated
 from tfig.score import AGAINST_PREDICTED, NOTHING, PREDICTED, RUNNER_UP, Contrast
 from tfig.serving import protocol
 from tfig.serving.answers import ServingError, spec

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfig import network, picture
+from tfig import entry, picture
 from tfig.api import CHUNK_ELEMENTS, Explainer, Posed
+from tfig.entry import Leaf
 from tfig.layout import moved
-from tfig.network import Leaf, Network
+from tfig.network import Network
 from tfig.score import AGAINST_PREDICTED, NOTHING, PREDICTED
 from tfig.serving import protocol
 
@@ -54,7 +55,7 @@ def names(leaves: list[Leaf]) -> list[str]:
         ValueError: two inputs, or an input and an option, would have the same name.
     """
     counter = iter(range(len(leaves)))
-    found = [network.generated(next(counter)) if GENERATED.match(leaf.name) else leaf.name for leaf in leaves]
+    found = [entry.generated(next(counter)) if GENERATED.match(leaf.name) else leaf.name for leaf in leaves]
     for name in found:
         if not name.isidentifier() or keyword.iskeyword(name):
             raise ValueError(
@@ -80,7 +81,7 @@ def predict(model: Any, structure: Any) -> Any:
     """The signature that answers as the model's own export does: the same names, the same outputs."""
     leaves: list[Leaf] = tf.nest.flatten(structure)
     specs = {leaf.name: tf.TensorSpec(leaf.shape, leaf.dtype, name=leaf.name) for leaf in leaves}
-    if not network.declared(model):
+    if not entry.declared(model):
         wire = ["args_0", *(f"args_0_{i}" for i in range(1, len(leaves)))]
         specs = {
             name: tf.TensorSpec(leaf.shape, leaf.dtype, name=name) for name, leaf in zip(wire, leaves, strict=True)

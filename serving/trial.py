@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfig import network
+from tfig import entry
 from tfig.serving import protocol
 from tfig.serving.servable import RequestError, Servable, proto
 from tfig.serving.signatures import Served, positional
@@ -51,10 +51,10 @@ def run(folder: Path, name: str, wanted: Any, source: Any, served: Served) -> No
     )
 
 
-def _rows(source: Any, leaves: list[network.Leaf], wanted: Any) -> list[list[np.ndarray]]:
+def _rows(source: Any, leaves: list[entry.Leaf], wanted: Any) -> list[list[np.ndarray]]:
     """Rows to try, the leaves of each: the one given, or zeros; of several sizes where the model leaves them open."""
     if not isinstance(wanted, bool):
-        return [[value[:1] for value in network.read(source, wanted)[1]]]
+        return [[value[:1] for value in entry.read(source, wanted)[1]]]
     sizes = SIZES if any(None in leaf.shape[1:] for leaf in leaves) else (1,)
     nothing = [b"" if leaf.dtype == "string" else 0 for leaf in leaves]
     return [

@@ -19,7 +19,7 @@ from tensorflow.python.framework import kernels
 from test_conformance import METHODS
 
 import tfig
-from tfig import network
+from tfig import entry
 from tfig import program as programs
 
 ROOT = pathlib.Path(tfig.__file__).parent
@@ -69,7 +69,7 @@ def compiled_programs(model):
 
 def traced(model, x, method, **arguments):
     """The program of a question, which need not run."""
-    return tfig.Explainer(model, method, **arguments).pose(*network.read(model, x), None).program
+    return tfig.Explainer(model, method, **arguments).pose(*entry.read(model, x), None).program
 
 
 def nodes(graph_def):
@@ -133,6 +133,7 @@ ORDER = [
     ("version",),
     ("fingerprint", "graph", "axes"),
     ("slices", "picture", "rules", "layout"),
+    ("entry",),
     ("network", "baselines", "anatomy"),
     ("ending",),
     ("score",),

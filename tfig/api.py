@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfig import arguments, baselines, network, slices
+from tfig import arguments, baselines, entry, slices
 from tfig.catalogue import method_named
 from tfig.explanation import Explanation
 from tfig.layout import moved
@@ -99,7 +99,7 @@ class Posed(NamedTuple):
     against: np.ndarray
     fed: list[np.ndarray]
     layer: keras.Layer | None
-    leaves: list[network.Leaf]
+    leaves: list[entry.Leaf]
     channels: int
 
 
@@ -124,7 +124,7 @@ class Explainer:
         seed: int | np.ndarray = 0,
         progress: bool = False,
     ):
-        if not callable(model) and network.serving_signature(model) is None:
+        if not callable(model) and entry.serving_signature(model) is None:
             raise ValueError(
                 f"model is {type(model).__name__}; pass a Keras model, a callable x -> outputs or a loaded SavedModel."
             )
@@ -151,7 +151,7 @@ class Explainer:
     def _answer(self, x: Any, target: Any, progress: bool) -> Explanation:
         if isinstance(x, list) and x and all(np.isscalar(leaf) for leaf in tf.nest.flatten(x)):
             x = np.asarray(x)
-        structure, leaves = network.read(self.model, x)
+        structure, leaves = entry.read(self.model, x)
         posed = self.pose(structure, leaves, target)
         pairs = zip(leaves, posed.leaves, strict=True)
         sides = self.method.sides([moved(value, leaf.channels) for value, leaf in pairs if leaf.explained])
@@ -205,7 +205,7 @@ class Explainer:
         if self.method.stepwise and slices.loops(self.model):
             sizes = iter(leaves)
             structure = tf.nest.map_structure(lambda leaf: leaf.shaped(next(sizes).shape), structure)
-        described: list[network.Leaf] = tf.nest.flatten(structure)
+        described: list[entry.Leaf] = tf.nest.flatten(structure)
         quantity, codes, against = arguments.quantity(self.model, self.output, target, len(leaves[0]))
         if isinstance(structure, dict) and isinstance(self.baseline, (list, tuple)):
             raise ValueError(f"x is a dict and baseline a list; name the inputs: {[leaf.name for leaf in described]}.")
@@ -251,7 +251,7 @@ class Explainer:
         if compiled.units == 1 and (against != NOTHING).any():
             raise ValueError("Contrast needs at least two units, and the output has one; leave target= out.")
 
-    def _nothing_float(self, described: list[network.Leaf]) -> ValueError:
+    def _nothing_float(self, described: list[entry.Leaf]) -> ValueError:
         """The error for models whose inputs are all integers."""
         embeddings = [layer.name for layer in slices.layers(self.model) if isinstance(layer, keras.layers.Embedding)]
         kinds = ", ".join(f"{leaf.name!r} is {leaf.dtype}" for leaf in described)

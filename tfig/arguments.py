@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfig import baselines
-from tfig.network import Leaf
+from tfig.entry import Leaf
 from tfig.problem import Method
 from tfig.score import AGAINST_PREDICTED, NOTHING, PREDICTED, RUNNER_UP, Contrast, Quantity
 

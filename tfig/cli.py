@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tfig import api, catalogue, console, network
+from tfig import api, catalogue, console, entry
 from tfig.comparison import compare
 from tfig.console import CommandError
 from tfig.evaluation import evaluate
@@ -124,7 +124,7 @@ def run_compare(options: argparse.Namespace) -> None:
     console.check(options.images)
     methods = {name.strip(): catalogue.method_named(name.strip()) for name in options.methods.split(",")}
     model = console.load_model(options.model)
-    x = console.read(options.images, list(network.declared(model).values()), options.scale)
+    x = console.read(options.images, list(entry.declared(model).values()), options.scale)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the notes are printed
         found = compare(
@@ -152,7 +152,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     methods = [catalogue.method_named(name.strip()) for name in options.methods.split(",")]
     metrics = None if options.metrics is None else [name.strip() for name in options.metrics.split(",")]
     model = console.load_model(options.model)
-    takes = list(network.declared(model).values())
+    takes = list(entry.declared(model).values())
     x = console.read(options.images, takes, options.scale)
     masks = None if options.mask is None else console.read(options.mask, takes, "0,1").max(-1) > 0.5
     with warnings.catch_warnings():
@@ -185,7 +185,7 @@ def run_explain(options: argparse.Namespace) -> None:
     method = catalogue.method_named(options.method)
     console.check(options.images)
     model = console.load_model(options.model)
-    x = console.read(options.images, list(network.declared(model).values()), options.scale)
+    x = console.read(options.images, list(entry.declared(model).values()), options.scale)
     if options.against is not None:
         against: Any = console.class_of("--against", options.against)
         target = Contrast("predicted" if target is None else target, against)

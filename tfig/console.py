@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfig.entry import Leaf
 from tfig.explanation import Explanation
-from tfig.network import Leaf
 
 
 class CommandError(Exception):

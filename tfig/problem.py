@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfig import slices
-from tfig.network import Leaf, Leaves
+from tfig.entry import Leaf
+from tfig.network import Leaves
 
 Trace = dict[str, tf.Tensor]
 """Per-row diagnostics of a method, [B, ...] each, by name."""

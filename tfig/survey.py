@@ -11,9 +11,10 @@ import keras
 import tensorflow as tf
 
 from tfig import layout, slices
+from tfig.entry import Leaf
 from tfig.fingerprint import surroundings
 from tfig.graph import ancestors
-from tfig.network import Leaf, Network
+from tfig.network import Network
 from tfig.program import Store, drop, forgotten, remembered, traced
 from tfig.score import Quantity, apply
 

@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfig.baselines import Arrays
+from tfig.entry import Leaf
 from tfig.kernels import path, regions
 from tfig.methods.checks import whole
-from tfig.network import Leaf, Leaves
+from tfig.network import Leaves
 from tfig.problem import Method, Problem, Trace
 
 SCALES = (50, 100, 150, 250, 500, 1200)

@@ -8,11 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfig.baselines import Arrays
+from tfig.entry import Leaf
 from tfig.kernels import coalition
 from tfig.kernels.coalition import Features
 from tfig.kernels.expectation import fork, uniform
 from tfig.methods.checks import whole
-from tfig.network import Leaf, Leaves
+from tfig.network import Leaves
 from tfig.problem import Method, Problem
 
 GRID = 8

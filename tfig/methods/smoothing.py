@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfig.entry import Leaf
 from tfig.kernels.expectation import over_noise
 from tfig.methods.checks import at_least, whole
 from tfig.methods.gradient import Gradient
-from tfig.network import Leaf, Leaves
+from tfig.network import Leaves
 from tfig.problem import Method, Problem, Trace
 
 

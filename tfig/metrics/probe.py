@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from tfig import baselines, network, view
+from tfig import baselines, entry, view
 from tfig.api import Explainer
 from tfig.explanation import Explanation
 from tfig.methods import REGISTRY, Gradient
@@ -69,7 +69,7 @@ def measure(
         asked.model, probe, output=output or asked.output, layer=_layer(e, asked), baseline=start, seed=seed,
         batch_size=asked.batch_size,
     )  # fmt: skip
-    structure, leaves = network.read(asked.model, rows(e))
+    structure, leaves = entry.read(asked.model, rows(e))
     posed = explainer.pose(structure, leaves, target(e, asked))
     parts = []
     for _, answer in explainer.answers(posed, leaves, fed):

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfig import arguments, network, slices
+from tfig import arguments, entry, slices
 from tfig.explanation import Explanation
 from tfig.methods.checks import one_of
 from tfig.metrics import probe
@@ -106,7 +106,7 @@ def _groups(model: Any, x: Any) -> list[tuple[str, list[Any]]]:
     """(name, weights) of each layer that has any, from the output to the input."""
     if not isinstance(model, keras.Layer):
         raise ValueError(f"model_randomisation draws a Keras model's weights anew, and {type(model).__name__} is none.")
-    structure, _ = network.read(model, x)
+    structure, _ = entry.read(model, x)
     called = [layer for layer in (one() for one in survey(model, structure).called) if layer is not None]
     taken: set[int] = set()
     groups = []
@@ -197,7 +197,7 @@ def random_logit(e: Explanation, *, similarity: str = "rank", seed: Any = 0, mod
     """
     one_of("similarity", similarity, ("rank", "ssim"))
     explainer = probe.again(e, model)
-    structure, leaves = network.read(explainer.model, probe.rows(e))
+    structure, leaves = entry.read(explainer.model, probe.rows(e))
     units = explainer.pose(structure, leaves, explainer.target).program.units
     if e.target is None or units is None or units < 2:
         raise ValueError("random_logit compares classes, and the explanation is of a model or target without several.")
