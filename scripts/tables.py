@@ -58,14 +58,23 @@ def listing(text: str) -> str:
 BLOCKS = {"truth.md": table, "transformers.txt": listing}
 
 
+def block(name: str) -> str:
+    """What the page shows of a file, between its markers."""
+    return begin(name) + BLOCKS[name]((DOCS / "figures" / name).read_text()) + END
+
+
+def begin(name: str) -> str:
+    """The marker before it."""
+    return f"<!-- from figures/{name} by scripts/tables.py -->\n"
+
+
 def main() -> int:
     """Write, or check."""
     page = DOCS / "choosing.md"
     old = new = page.read_text()
-    for name, shown in BLOCKS.items():
-        begin = f"<!-- from figures/{name} by scripts/tables.py -->\n"
-        before, rest = new.split(begin)
-        new = before + begin + shown((DOCS / "figures" / name).read_text()) + END + rest.split(END, 1)[1]
+    for name in BLOCKS:
+        before, rest = new.split(begin(name))
+        new = before + block(name) + rest.split(END, 1)[1]
     if "--check" in sys.argv:
         return int(new != old)
     page.write_text(new)

@@ -4,7 +4,6 @@ Whatever a layer is called, it computes TensorFlow operations. Each is of one ki
 has no rule, and saying so is better than a plain gradient.
 """
 
-import functools
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -107,7 +106,7 @@ def affine(op: tf.Operation, free: int) -> tuple[Any, Any]:
         shift = beta - mean * scale
         shape = [-1, 1, 1] if op.get_attr("data_format") == b"NCHW" else [-1]
         return tf.reshape(scale, shape), tf.reshape(shift, shape)
-    other = wide(op.inputs[1 - free]) if len(op.inputs) == 2 else tf.add_n([wide(x) for x in _others(op, free)])
+    other = tf.add_n([wide(one) for i, one in enumerate(op.inputs) if i != free])
     if op.type == "BiasAdd" and op.get_attr("data_format") == b"NCHW":
         other = tf.reshape(other, [-1, *[1] * (len(op.outputs[0].shape) - 2)])
     if op.type in SUMS:
@@ -115,8 +114,9 @@ def affine(op: tf.Operation, free: int) -> tuple[Any, Any]:
     return (1 / other if op.type in QUOTIENTS else other), 0.0
 
 
-def _others(op: tf.Operation, free: int) -> list[tf.Tensor]:
-    return [one for i, one in enumerate(op.inputs) if i != free]
+def weights(op: tf.Operation, free: int) -> int:
+    """Which input of an operation with weights they are, where `free` varies."""
+    return 1 - free if op.type in PRODUCTS else 1
 
 
 def channel(weights: tf.Operation, op: tf.Operation) -> int:
@@ -153,7 +153,7 @@ def replay(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         return [tf.cast(inputs[0], widened(op.outputs[0].dtype))]
     if op.type == "Conv2D" and _groups(op, inputs) > 1:
         return [_grouped(op, inputs)]
-    make, counts, attributes = _signature(op.type, op.op_def)
+    make, names, counts, attributes = _signature(op)
     waiting, given = list(inputs), []
     for count in counts:
         if count is None:
@@ -164,29 +164,26 @@ def replay(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
             given.append(waiting[:size])
             waiting = waiting[size:]
     values = [*given, *map(op.get_attr, attributes)]
-    made = make(**dict(zip(_names(make), values, strict=True)))
+    made = make(**dict(zip(names, values, strict=True)))
     return list(made) if isinstance(made, (list, tuple)) else [made]
 
 
-@functools.cache
-def _names(make: Any) -> list[str]:
-    """A raw operation's arguments: inputs, then attributes; some by other names than the operation has for them."""
-    return [name for name in inspect.signature(make).parameters if name != "name"]
+_signatures: dict[str, tuple[Any, list[str], list[str | None], list[str]]] = {}
 
 
-_signatures: dict[str, tuple[Any, list[str | None], list[str]]] = {}
-
-
-def _signature(kind: str, definition: Any) -> tuple[Any, list[str | None], list[str]]:
-    """(the raw operation; of each input the attribute that says how many tensors it is, or None: one; attributes)."""
-    if kind not in _signatures:
-        inputs = definition.input_arg
+def _signature(op: tf.Operation) -> tuple[Any, list[str], list[str | None], list[str]]:
+    """(the raw operation; its arguments: inputs, then attributes, some by other names than the operation has for them;
+    of each input the attribute that says how many tensors it is, or None: one; attributes).
+    """
+    if op.type not in _signatures:
+        make, inputs = getattr(tf.raw_ops, op.type), op.op_def.input_arg
+        names = [name for name in inspect.signature(make).parameters if name != "name"]
         inferred = {name for one in inputs for name in (one.type_attr, one.number_attr, one.type_list_attr)}
-        left = [one for one in definition.attr if one.name not in inferred]
+        left = [one for one in op.op_def.attr if one.name not in inferred]
         left.sort(key=lambda one: one.HasField("default_value"))
         counts = [one.number_attr or one.type_list_attr or None for one in inputs]
-        _signatures[kind] = getattr(tf.raw_ops, kind), counts, [one.name for one in left]
-    return _signatures[kind]
+        _signatures[op.type] = make, names, counts, [one.name for one in left]
+    return _signatures[op.type]
 
 
 def _groups(op: tf.Operation, inputs: Sequence[tf.Tensor]) -> int:

@@ -1,21 +1,8 @@
 """What depends on what in a graph while it is traced."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import tensorflow as tf
-
-
-def behind(tensors: Iterable[tf.Tensor], wanted: Callable[[tf.Tensor], bool]) -> bool:
-    """Whether a walk back through the graph from `tensors` meets one that is wanted."""
-    waiting, seen = list(tensors), set()
-    while waiting:
-        one = waiting.pop()
-        if wanted(one):
-            return True
-        if one.op.name not in seen:
-            seen.add(one.op.name)
-            waiting.extend(one.op.inputs)
-    return False
 
 
 def ancestors(tensors: Iterable[tf.Tensor]) -> set[str]:
@@ -34,8 +21,7 @@ SHAPES = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"}
 
 
 def depending(operations: Iterable[tf.Operation], tensors: Iterable[tf.Tensor]) -> list[tf.Operation]:
-    """Those of `operations`, in the order of their making, that compute with the values of `tensors` or what is of
-    them."""
+    """Those of `operations`, in the order of their making, that compute with the values of `tensors`, or of these."""
     sources, names, found = {id(one) for one in tensors}, set(), []
     for op in operations:
         if op.type not in SHAPES and any(id(one) in sources or one.op.name in names for one in op.inputs):

@@ -6,8 +6,7 @@ and behind it.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import tensorflow as tf
@@ -15,8 +14,7 @@ import tensorflow as tf
 from tfig import anatomy
 from tfig.anatomy import fit, pull, wide
 from tfig.kernels.gradient import connected
-from tfig.kernels.passage import Given, NoRule, Passage, along, back
-from tfig.kernels.relevance import ended
+from tfig.kernels.passage import Given, NoRule, Passage, along, back, ended
 from tfig.network import Leaves
 from tfig.problem import Problem
 from tfig.score import Score
@@ -53,11 +51,7 @@ class Differences:
 
     def middle(self, op: tf.Operation) -> list[tf.Tensor]:
         """The inputs halfway."""
-        return [self._halfway(one) if one.dtype.is_floating else one for one in op.inputs]
-
-    def _halfway(self, tensor: tf.Tensor) -> tf.Tensor:
-        x, x0 = self.pair(tensor)
-        return x if tensor.name not in self.there else (x + x0) / 2
+        return [sum(self.pair(one)) / 2 if one.name in self.there else wide(one) for one in op.inputs]
 
     def back(self, op: tf.Operation, above: Sequence[Given]) -> Iterator[tuple[tf.Tensor, int, tf.Tensor]]:
         """One multiplier for all of a difference."""
@@ -67,11 +61,11 @@ class Differences:
     def passed(self, op: tf.Operation, above: Sequence[tf.Tensor | None]) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """(tensor before an operation, its multiplier), by the kind of the operation."""
         free = self.here.free(op)
-        if op.name in self.here.alone:
-            source = self.here.alone[op.name]
-            yield source, above[0] * self._secant(op, source)
+        what = self.here.kind(op, free)
+        if what == "function":
+            source = self.here.source(op, free)
+            yield source, fit(above[0] * self._secant(op, source), source)
             return
-        what = anatomy.kind(op, free)
         if op.type in ("SelectV2", "Select") and op.inputs[0].name in self.here.varying:
             both = self._selected(op, above[0])
             values = [both[i - 1] for i in free]
@@ -83,8 +77,6 @@ class Differences:
             values = pull(op, above, free, self.middle(op))  # m (y + y') / 2 and m (x + x') / 2
         elif what == "product":
             values = self._divided(op, above[0], free)
-        elif what == "function":
-            values = [fit(above[0] * self._secant(op, op.inputs[free[0]]), op.inputs[free[0]])]
         elif what == "softmax":
             values = [self._softened(op, above[0])]
         elif what == "maximum":
@@ -106,7 +98,7 @@ class Differences:
                 value = self.replayed(steps, source, at)
             return tape.gradient(value, at, unconnected_gradients="zero")
 
-        return quotient(y - y0, x - x0, functools.partial(_mean, slope, x, x0), x, x0)
+        return quotient(y - y0, x - x0, (slope(x) + slope(x0)) / 2, x, x0)
 
     @staticmethod
     def replayed(steps: Sequence[tf.Operation], source: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
@@ -139,7 +131,7 @@ class Differences:
             raise NoRule(f"{self.here.called(op)} of what depends on x by a choice")
         (x, x0), (y, y0) = self.pair(op.inputs[free[0]]), self.pair(op.outputs[0])
         k = anatomy.affine(op, free[0])[0]
-        return fit(m * quotient(y - y0, x - x0, lambda: k + tf.zeros_like(y), x, x0), op.inputs[free[0]])
+        return fit(m * quotient(y - y0, x - x0, k + tf.zeros_like(y), x, x0), op.inputs[free[0]])
 
     def _divided(self, op: tf.Operation, m: tf.Tensor, free: list[int]) -> list[tf.Tensor]:
         """a / b is a times 1 / b, and 1 / b a function."""
@@ -157,14 +149,14 @@ class Differences:
 
         if op.name in self.ends and op.type == "Softmax":
             slope = (p * (1 - p) + p0 * (1 - p0)) / 2
-            return centred(m * quotient(p - p0, centred(x - x0), lambda: slope, x, x0))
+            return centred(m * quotient(p - p0, centred(x - x0), slope, x, x0))
         top = tf.maximum(tf.reduce_max(x, -1, keepdims=True), tf.reduce_max(x0, -1, keepdims=True))
         e, e0 = tf.exp(x - top), tf.exp(x0 - top)
         s, s0 = tf.reduce_sum(e, -1, keepdims=True), tf.reduce_sum(e0, -1, keepdims=True)
         gap = tf.abs(x - x0)
         steep = tf.maximum(e, e0) * tf.where(gap > 0, -tf.math.expm1(-gap) / tf.where(gap > 0, gap, 1), 1)
         if op.type == "LogSoftmax":
-            falling = quotient(tf.math.log(s) - tf.math.log(s0), s - s0, lambda: (1 / s + 1 / s0) / 2, s, s0)
+            falling = quotient(tf.math.log(s) - tf.math.log(s0), s - s0, (1 / s + 1 / s0) / 2, s, s0)
             return m - steep * falling * tf.reduce_sum(m, -1, keepdims=True)
         # Only differences of m count; from that of the largest logit on, none is lost beside its rounding.
         largest = tf.argmax(tf.maximum(x, x0), -1, tf.int32)[..., tf.newaxis]
@@ -191,20 +183,15 @@ class Differences:
         return [tf.math.divide_no_nan(one, x - x0) for one, (x, x0) in zip(total, pairs, strict=True)]
 
 
-def _mean(slope: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor, x0: tf.Tensor) -> tf.Tensor:
-    return (slope(x) + slope(x0)) / 2
-
-
 def quotient(
-    numerator: tf.Tensor, denominator: tf.Tensor, otherwise: Callable[[], tf.Tensor], here: tf.Tensor, there: tf.Tensor
+    numerator: tf.Tensor, denominator: tf.Tensor, otherwise: tf.Tensor, here: tf.Tensor, there: tf.Tensor
 ) -> tf.Tensor:
     """numerator / denominator, or `otherwise` where the denominator is too small a share of what it is between.
 
     Nothing where neither is to be had: at the root of nothing that does not change.
     """
     small = tf.abs(denominator) <= SMALL * tf.maximum(tf.abs(here), tf.abs(there))
-    slope = otherwise()
-    slope = tf.where(tf.math.is_finite(slope), slope, tf.zeros_like(slope))
+    slope = tf.where(tf.math.is_finite(otherwise), otherwise, tf.zeros_like(otherwise))
     return tf.where(small, slope, numerator / tf.where(small, tf.ones_like(denominator), denominator))
 
 
@@ -219,11 +206,12 @@ def contributions(problem: Problem, rule: type[Differences], name: str) -> Leave
     if not isinstance(score, Score):
         raise ValueError(f"{name} explains a score of a model, and this is none.")
     score = score.unscaled()
-    calls = []
-    for leaves in (problem.x, problem.baseline):
+
+    def called(leaves: Leaves) -> tuple[tuple[tf.Tensor, tf.Tensor], Passage]:
         points = tuple(map(tf.identity, leaves))
-        calls.append((*along(problem, points, functools.partial(_valued, score, points)),))
-    ((value, values), here), (_, there) = calls
+        return along(problem, points, lambda: _valued(score, points))
+
+    ((value, values), here), (_, there) = called(problem.x), called(problem.baseline)
     if [op.type for op in here.operations] != [op.type for op in there.operations]:
         raise ValueError(
             f"{name} needs a model that computes the same at x and at its baseline, and this one does not."

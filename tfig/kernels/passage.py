@@ -4,6 +4,7 @@ The model is called once, and nothing of it replaced: what was traced is read ba
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -40,7 +41,6 @@ class Passage:
         varying: the names of their outputs and the points.
         sloped: those of them that are reached by way of numbers alone, not of choices or counts.
         owner: whose call made an operation, by its name.
-        alone: of operations that join functions of each element of one tensor: that tensor, by the operation's name.
     """
 
     points: Leaves
@@ -54,7 +54,27 @@ class Passage:
         for op in self.operations:
             if self.free(op):
                 self.sloped |= {out.name for out in op.outputs if out.dtype.is_floating or out.dtype.is_complex}
-        self.alone = _alone(self)
+
+    @functools.cached_property
+    def alone(self) -> dict[str, tf.Tensor]:
+        """Of operations that join functions of each element of one tensor: that tensor, by the operation's name."""
+        return _alone(self)
+
+    @functools.cached_property
+    def _places(self) -> dict[str, int]:
+        return {op.name: i for i, op in enumerate(self.operations)}
+
+    def part(self, op: tf.Operation) -> Any:
+        """The layer or operation of the model by which it was made, or None."""
+        return getattr(self.owner.get(op.name), "part", None)
+
+    def kind(self, op: tf.Operation, free: Sequence[int]) -> str | None:
+        """What it is (`anatomy.kind`), where the inputs `free` vary: a function, too, where it joins such."""
+        return "function" if op.name in self.alone else anatomy.kind(op, free)
+
+    def source(self, op: tf.Operation, free: Sequence[int]) -> tf.Tensor:
+        """What a function is of."""
+        return self.alone[op.name] if op.name in self.alone else op.inputs[free[0]]
 
     def free(self, op: tf.Operation) -> list[int]:
         """The inputs with a slope that depend on the points."""
@@ -66,8 +86,8 @@ class Passage:
 
     def called(self, op: tf.Operation) -> str:
         """The operation in words: type, layer, where in the source."""
-        call = self.owner.get(op.name)
-        where = f"in {call.part.name!r} ({type(call.part).__name__})" if call else "outside any layer"
+        part = self.part(op)
+        where = "outside any layer" if part is None else f"in {part.name!r} ({type(part).__name__})"
         frames = list(op.traceback)
         ours = [i for i, frame in enumerate(frames) if "/tfig/" in frame.filename]
         theirs = [
@@ -86,7 +106,7 @@ class Passage:
             waiting += [
                 t.op for t in one.inputs if t.name in self.varying and t.name != source.name and t.op.name not in found
             ]
-        return [one for one in self.operations if one.name in found] if len(found) > 1 else [op]
+        return sorted(found.values(), key=lambda one: self._places[one.name])
 
 
 def _alone(passage: Passage) -> dict[str, tf.Tensor]:
@@ -175,6 +195,18 @@ def _opened(op: tf.Operation, owner: dict[str, Call]) -> list[Any]:
     return [*opened, Answer(op, [known[one.name] for one in body.outputs])]
 
 
+def ended(values: Any, passage: Passage) -> set[str]:
+    """The names of the softmaxes that values are read from."""
+    found = set()
+    for leaf in tf.nest.flatten(values):
+        op = leaf.op
+        while op.type in anatomy.MOVING and op.inputs and op.outputs[0].name in passage.varying:
+            op = op.inputs[0].op
+        if op.type == "Softmax":
+            found.add(op.name)
+    return found
+
+
 Given = list[tf.Tensor | None]
 """What a tensor was given, in as many parts as the book keeps apart."""
 
@@ -211,7 +243,7 @@ def back(passage: Passage, book: Book, begun: Iterable[tuple[tf.Tensor, int, tf.
         above = [given.get(out.name, [None, None]) for out in op.outputs]
         if any(one is not None for parts in above for one in parts):
             try:
-                if slices.quantised(getattr(passage.owner.get(op.name), "part", None)):
+                if slices.quantised(passage.part(op)):
                     raise NoRule(f"{passage.called(op)}, which is quantised")
                 give(book.back(op, above))
             except NoRule as missing:

@@ -5,7 +5,6 @@ which weights.
 """
 
 import dataclasses
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -90,7 +89,7 @@ class Plan:
         self._tag(op, free)
         held = set() if op.name in self.passage.alone else self._held(op, free)
         free = [i for i in free if i not in held]
-        what = "function" if op.name in self.passage.alone else anatomy.kind(op, free)
+        what = self.passage.kind(op, free)
         self.free[op.name], self.kinds[op.name] = free, what
         behind = any(op.inputs[i].name in self._weighted for i in free)
         known = not any(one.name in self.passage.sloped for i, one in enumerate(op.inputs) if i not in free)
@@ -104,10 +103,6 @@ class Plan:
         if what in ("moving", "mixing", "shift", "sum", "scale", "weighing") and (chained is None or chained.plain):
             self._join(op, free, str(what))
 
-    def _part(self, op: tf.Operation) -> Any:
-        """The layer or operation by which it was made, or None."""
-        return getattr(self.passage.owner.get(op.name), "part", None)
-
     def _tag(self, op: tf.Operation, free: list[int]) -> None:
         tag = NORMALISER if _divides(op, free) else TAGS.get(op.type)
         if tag is None and len(free) == 1 and op.type in anatomy.MOVING | anatomy.SUMS | anatomy.SCALINGS:
@@ -120,7 +115,7 @@ class Plan:
         if not free or op.type not in anatomy.SCALINGS | anatomy.PRODUCTS or len(op.inputs) < 2:
             return set()
         if len(free) == 1:
-            cell = hasattr(self._part(op), "state_size")
+            cell = hasattr(self.passage.part(op), "state_size")
             gate = isinstance(self.composite.products, Signal) and self._tags.get(op.inputs[free[0]].name) == GATE
             return {free[0]} if cell and gate and (op.inputs[1 - free[0]].shape.rank or 0) > 1 else set()
         if op.type in anatomy.QUOTIENTS:
@@ -138,7 +133,7 @@ class Plan:
         return set(gates)
 
     def _weigh(self, op: tf.Operation, free: int, first: bool) -> None:
-        x, part = op.inputs[free], self._part(op)
+        x, part = op.inputs[free], self.passage.part(op)
         self.layers.add(getattr(part, "name", ""))
         rule = self.composite.rule(part, op.type in anatomy.CONVOLUTIONS, first)
         source, before = self._before.get(x.name, (x, ()))
@@ -161,8 +156,8 @@ class Plan:
             if joins and (what != "scale" or (scalable and self.of_channels(chain, op))):
                 folded = chain.folded or not own
                 self.chains[out.name] = dataclasses.replace(chain, after=(*chain.after, op), folded=folded)
-            elif joins and scalable and isinstance(self._part(op), NORMALISING):
-                names = [getattr(self._part(one), "name", one.name) for one in (op, chain.weights)]
+            elif joins and scalable and isinstance(self.passage.part(op), NORMALISING):
+                names = [getattr(self.passage.part(one), "name", one.name) for one in (op, chain.weights)]
                 raise ValueError(
                     f"{self.name} folds {names[0]!r} into {names[1]!r} before it, and it scales another axis than its "
                     "channels; explain a layer behind it (layer=), or use a gradient or path method."

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfig import anatomy
 from tfig.anatomy import wide
 from tfig.kernels.gradient import connected
-from tfig.kernels.passage import Given, NoRule, Passage, along, back
+from tfig.kernels.passage import Given, NoRule, along, back, ended
 from tfig.kernels.plan import Chain, Plan
 from tfig.network import Leaves
 from tfig.problem import Problem, row_sum
@@ -39,10 +39,8 @@ class Shares:
     def back(self, op: tf.Operation, above: Sequence[Given]) -> Iterator[tuple[tf.Tensor, int, tf.Tensor]]:
         """By the kind of the operation."""
         what, free, (r, _) = self.kinds[op.name], self.free[op.name], above[0]
-        chain, alone = self.plan.chains.get(op.outputs[0].name), self.plan.passage.alone
-        if op.name in alone:
-            yield alone[op.name], RELEVANCE, r
-        elif chain is not None and not chain.plain:
+        chain = self.plan.chains.get(op.outputs[0].name)
+        if chain is not None and not chain.plain:
             yield chain.source, RELEVANCE, self._shared(chain, r)
         elif self.plan.map(op) is not None:
             yield from self._mapped(op, above)
@@ -50,7 +48,8 @@ class Shares:
             for i, value in zip(free, anatomy.pull(op, [one for one, _ in above], free), strict=True):
                 yield op.inputs[i], RELEVANCE, value
         elif what in ("scale", "shift", "function"):
-            yield op.inputs[free[0]], RELEVANCE, anatomy.fit(r, op.inputs[free[0]])
+            source = self.plan.passage.source(op, free)
+            yield source, RELEVANCE, anatomy.fit(r, source)
         elif what == "softmax" and op.type == "Softmax":
             yield op.inputs[0], RELEVANCE, self._softened(op, r)
         elif what == "product":
@@ -121,7 +120,7 @@ class Shares:
     def _placed(chain: Chain, inputs: tf.Tensor, weights: tf.Tensor) -> list[tf.Tensor]:
         placed = list(chain.weights.inputs)
         placed[chain.free] = inputs
-        placed[1 - chain.free if chain.weights.type in anatomy.PRODUCTS else 1] = weights
+        placed[anatomy.weights(chain.weights, chain.free)] = weights
         return placed
 
     def _slope(self, chain: Chain, one: Any, r: tf.Tensor) -> tf.Tensor:
@@ -131,7 +130,7 @@ class Shares:
     def _folded(self, chain: Chain) -> tuple[tf.Tensor, Any]:
         """(weights, bias) of the weights with what follows them."""
         op, done = chain.weights, []
-        weights = wide(op.inputs[1 - chain.free if op.type in anatomy.PRODUCTS else 1])
+        weights = wide(op.inputs[anatomy.weights(op, chain.free)])
         axis = anatomy.channel(op, op)
         bias: Any = tf.zeros([], weights.dtype)
 
@@ -182,18 +181,6 @@ class Shares:
             inputs, scale = moved(inputs), moved(scale)
             shift = None if shift is None else moved(shift)
         return inputs, scale, shift
-
-
-def ended(values: Any, passage: Passage) -> set[str]:
-    """The names of the softmaxes that values are read from."""
-    found = set()
-    for leaf in tf.nest.flatten(values):
-        op = leaf.op
-        while op.type in anatomy.MOVING and op.inputs and op.outputs[0].name in passage.varying:
-            op = op.inputs[0].op
-        if op.type == "Softmax":
-            found.add(op.name)
-    return found
 
 
 def relevance(problem: Problem, composite: Composite, name: str, start: Any) -> tuple[Leaves, tf.Tensor]:

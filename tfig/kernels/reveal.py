@@ -42,9 +42,9 @@ class Revealed(Differences):
         """The parts of an output, where they follow from those of the inputs; None: those of its own difference."""
         if not free or self.here.chosen(op):
             return None
-        what = "function" if op.name in self.here.alone else anatomy.kind(op, free)
+        what = self.here.kind(op, free)
         if what == "function":
-            return self._functioned(op, self.here.alone.get(op.name, op.inputs[free[0]]))
+            return self._functioned(op, self.here.source(op, free))
         if what in ("weighing", "scale", "shift") and op.type not in anatomy.DATA:
             plus, minus = self.apart(op.inputs[free[0]])
             (up, down), apply = self._signed(op, free[0])
@@ -67,10 +67,10 @@ class Revealed(Differences):
     def _functioned(self, op: tf.Operation, source: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """On a map, the same slope for both parts; elsewhere both orders in which they can come, averaged."""
         (_, x0), (plus, minus) = self.pair(source), self.apart(source)
-        steps = self.here.between(source, op)
         if not self._dense(op, source):
             slope = self._secant(op, source)
             return plus * slope, minus * slope
+        steps = self.here.between(source, op)
         at, up, down, all_ = (
             self.replayed(steps, source, x0 + one) for one in (tf.zeros_like(plus), plus, minus, plus + minus)
         )
@@ -80,7 +80,7 @@ class Revealed(Differences):
     def _signed(op: tf.Operation, free: int) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[..., tf.Tensor]]:
         """(what is positive and what is negative of the weights or of a scale; how they are applied)."""
         if op.type in anatomy.CONVOLUTIONS | anatomy.PRODUCTS:
-            at = 1 - free if op.type in anatomy.PRODUCTS else 1
+            at = anatomy.weights(op, free)
 
             def apply(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
                 placed = {free: x, at: w}
@@ -94,11 +94,11 @@ class Revealed(Differences):
     def back(self, op: tf.Operation, above: Sequence[Given]) -> Iterator[tuple[tf.Tensor, int, tf.Tensor]]:
         """Both parts on their own way."""
         free, out = self.here.free(op), op.outputs[0].name
-        what = "function" if op.name in self.here.alone else anatomy.kind(op, free)
+        what = self.here.kind(op, free)
         if out not in self.known:  # what both parts are given together
             yield from self._together(op, above)
         elif what == "function":
-            yield from self._revealed(op, self.here.alone.get(op.name, op.inputs[free[0]]), above[0])
+            yield from self._revealed(op, self.here.source(op, free), above[0])
         elif what in ("weighing", "scale"):
             x, ((up, down), apply) = op.inputs[free[0]], self._signed(op, free[0])
             zero = tf.zeros_like(wide(op.outputs[0]))
@@ -119,12 +119,11 @@ class Revealed(Differences):
         self, op: tf.Operation, source: tf.Tensor, above: Given
     ) -> Iterator[tuple[tf.Tensor, int, tf.Tensor]]:
         """What became of each part over the part."""
-        slope, (_, x0) = self._secant(op, source), self.pair(source)
+        slope, (_, x0), dense = self._secant(op, source), self.pair(source), self._dense(op, source)
         parts = zip(self.apart(source), self.known[op.outputs[0].name], above, strict=True)
         for which, (before, after, m) in enumerate(parts):
             if m is not None:
-                dense = self._dense(op, source)
-                step = quotient(after, before, lambda: slope, x0, x0 + before) if dense else slope
+                step = quotient(after, before, slope, x0, x0 + before) if dense else slope
                 yield source, which, fit(m * step, source)
 
     def _together(self, op: tf.Operation, above: Sequence[Given]) -> Iterator[tuple[tf.Tensor, int, tf.Tensor]]:

@@ -38,9 +38,8 @@ class _Map(Method):
 
     def like(self, problem: Problem) -> Leaves:
         """Maps over positions."""
-        if len(problem.x) == 1 and len(problem.x[0].shape) == 3:
-            return (folded(problem, problem.x[0][..., :1], self.grid),)
-        return positions_of(problem.x)
+        maps = positions_of(problem.x)
+        return self.placed(problem, maps[0]) if len(maps) == 1 else maps
 
     def placed(self, problem: Problem, weighed: tf.Tensor) -> Leaves:
         """A map [B, ..., 1]; of tokens that are patches of an image, on their grid."""
