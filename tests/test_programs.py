@@ -178,6 +178,34 @@ def test_imports_go_downwards_only():
                 assert level[name] < level[room] or name == room, f"{room} imports {name}"
 
 
+def test_a_model_is_traced_once_for_all_that_reads_it():
+    calls = []
+
+    class Counting(keras.layers.Layer):
+        def call(self, x):
+            calls.append(self.name)
+            return x * 2
+
+    x = zoo.images(2)
+    inputs = keras.Input((8, 8, 3))
+    h = keras.layers.Conv2D(4, 3, name="conv")(Counting()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(h)))
+    tfig.explain(model, x, "gradient")
+    traced = len(calls)
+    for method in ("gradient_x_input", tfig.IntegratedGradients(4), tfig.IntegratedGradients(4, tolerance=0.1),
+                   tfig.SmoothGrad(samples=2), tfig.RISE(samples=4, cells=2), tfig.GuidedIG(steps=4),
+                   tfig.IGOS(resolution=4, iterations=1, steps=2)):  # fmt: skip
+        tfig.explain(model, x, method)
+    assert len(calls) == traced
+    # Where something of the model is replaced it is traced anew, and what is behind a layer once.
+    tfig.explain(model, x, "lrp")
+    assert len(calls) > traced
+    tfig.explain(model, x, "grad_cam", layer="conv")
+    traced = len(calls)
+    tfig.explain(model, x, tfig.IntegratedGradients(4), layer="conv")
+    assert len(calls) - traced <= 4  # the layer's outputs at x and at the baseline, and what else leads to it
+
+
 def test_a_change_of_the_model_is_a_new_question():
     model, x = zoo.build("sequential"), zoo.images()
     before = tfig.explain(model, x, "gradient", target=1)

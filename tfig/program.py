@@ -88,6 +88,7 @@ class _Build:
     def __init__(self, network: Network, question: Question):
         self.network, self.question = network, question
         self.cut = None if question.layer is None else Cut(network, question.layer, question.channels)
+        self.readings = Readings(network)
         self.units: int | None = None
         given = question.baseline.rule if isinstance(question.baseline, AtLayer) else question.baseline
         arrays = given if isinstance(given, Dataset) else question.tokens
@@ -102,23 +103,22 @@ class _Build:
         fed = network.inner(fed)
         finite = tf.reduce_all(tf.stack([_finite(leaf) for leaf in points] or [tf.ones_like(seed, tf.bool)]), 0)
         points = tuple(tf.where(per_row(finite, leaf) > 0, leaf, 0) for leaf in points)
-        begin = len(tf.compat.v1.get_default_graph().get_operations())
-        values, end = self.question.quantity.read(network(network.merge(points, constants)))
-        made = tf.compat.v1.get_default_graph().get_operations()[begin:]
+        plain = Score(
+            lambda p, held: network(network.merge(p, held)), self.question.quantity, "", target, against, constants,
+            network.dtype, GRADIENT_SCALE if network.half else 1.0, self.readings,
+        )  # fmt: skip
+        values, end = plain.read(points)
         valid = tf.ones_like(finite)
         if self.question.quantity.function is None:
             self.units = values.shape[-1]
             target, against, valid = resolve(values, target, against)
 
-        plain = Score(
-            lambda p, held: network(network.merge(p, held)), self.question.quantity, end, target, against, constants,
-            network.dtype, GRADIENT_SCALE if network.half else 1.0,
-        )  # fmt: skip
+        plain = dataclasses.replace(plain, end=end, target=target, against=against)
         seeds = tf.stack([seed, tf.zeros_like(seed)], -1)
         problem, crossing = self.pose(plain, points, seeds, chunk, fed)
         problem = problem.replace(sides=sides)
         attributions, trace = method.attribute(problem)
-        if any(op.type.startswith(RANDOM) for op in made):
+        if self.readings.draw:
             trace = {**trace, "drawn": tf.ones_like(finite)}
         ok = finite & valid
         explained = ok
@@ -166,7 +166,8 @@ class _Build:
 
         everything = network.merge(points, plain.context)
         x = cut.features(everything)
-        score = dataclasses.replace(plain, outputs=cut.outputs, context=everything)
+        behind = self.readings.at(question.layer, question.channels)
+        score = dataclasses.replace(plain, outputs=cut.outputs, context=everything, shared=behind)
         source = Source(
             points,
             base,
@@ -215,6 +216,50 @@ class _Build:
             outer = Problem(plain, points, source.baseline, problem.seed, problem.chunk, problem.references)
             return over_references(outer, like, lambda p: p.score(p.baseline))
         return over_references(problem, like, lambda p: p.score(p.baseline))
+
+
+class Readings:
+    """What is read of a model, traced once for all its programs, which call it; its gradient, too, is built once.
+
+    Attributes:
+        draw: whether the model drew random numbers in what was read.
+    """
+
+    def __init__(self, network: Network, place: tuple = ()):
+        self.network, self.place, self.draw = network, place, False
+
+    def at(self, layer: keras.Layer | None, channels: int) -> "Readings":
+        """The same of what is behind a layer."""
+        return Readings(self.network, (id(layer), channels))
+
+    def __call__(self, score: Score, points: Leaves) -> tuple[Any, str]:
+        """(what is read off the outputs at `points`, how these end)."""
+        leaves, quantity = (*points, *score.context), score.quantity
+        specs = tuple(tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype) for leaf in leaves)
+        read = quantity.output, quantity.head, quantity.function is None
+        asked = (*self.place, *read, len(points), specs)
+        with tf.init_scope():  # apart from the program that asks first
+            reading = remembered(
+                _readings, self.network.model(), lambda: (*asked, *_key(self.network)),
+                lambda: _Reading(score, len(points), specs),
+            )  # fmt: skip
+        self.draw |= reading.draws
+        return reading.run(*leaves), reading.end
+
+
+class _Reading:
+    """What a quantity reads of a network, as a function of leaves."""
+
+    def __init__(self, score: Score, explained: int, specs: tuple[tf.TensorSpec, ...]):
+        self.end = ""
+
+        def body(*leaves: tf.Tensor) -> Any:
+            points, context = leaves[:explained], leaves[explained:]
+            values, self.end = score.quantity.read(score.outputs(points, context), points)
+            return values
+
+        self.run = traced(body, specs)
+        self.draws = any(op.type.startswith(RANDOM) for op in self.run.graph.get_operations())
 
 
 def _finite(leaf: tf.Tensor) -> tf.Tensor:
@@ -294,6 +339,7 @@ def forgotten(store: Store[Any], model: Any) -> None:
 
 
 _programs: Store[Program] = weakref.WeakKeyDictionary()
+_readings: Store[_Reading] = weakref.WeakKeyDictionary()
 
 
 def program(model: Any, structure: Any, question: Question) -> Program:
@@ -303,15 +349,22 @@ def program(model: Any, structure: Any, question: Question) -> Program:
     (`tfig.fingerprint`), is a new question.
     """
     network = Network(model, structure)
-    named = str(tf.nest.map_structure(lambda leaf: leaf.name, structure))
 
     def key() -> tuple:
-        which = getattr(model, "__func__", None)
-        return *question.key, tuple(network.leaves), named, slices.state(model), surroundings(model), which
+        return *question.key, *_key(network)
 
     return remembered(_programs, model, key, lambda: Program(network, question))
+
+
+def _key(network: Network) -> tuple:
+    """A network by value: its inputs, and what a user may change of the model."""
+    model = network.model()
+    named = str(tf.nest.map_structure(lambda leaf: leaf.name, network.structure))
+    which = getattr(model, "__func__", None)
+    return tuple(network.leaves), named, slices.state(model), surroundings(model), which
 
 
 def drop(model: Any) -> None:
     """Forget the programs of a model."""
     forgotten(_programs, model)
+    forgotten(_readings, model)

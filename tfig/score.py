@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
+from tfig import slices
 from tfig.ending import converted
 from tfig.fingerprint import surroundings
 from tfig.network import Leaves
@@ -105,6 +106,7 @@ class Score:
         dtype: of F: that of the explained points.
         scale: factor by which gradients are larger inside the model than outside, a power of two, so that those of a
             float16 model do not vanish.
+        shared: (the score, points) -> what `read` gives, by a trace that programs share; None: there is none.
     """
 
     outputs: Callable[[Leaves, Leaves], Any]
@@ -115,12 +117,19 @@ class Score:
     context: Leaves
     dtype: tf.DType = tf.float32
     scale: float = 1.0
+    shared: Callable[["Score", Leaves], tuple[Any, str]] | None = None
+
+    def read(self, points: Leaves) -> tuple[Any, str]:
+        """(what is read off the outputs at `points`, how these end)."""
+        if self.shared is None or slices.changed():
+            return self.quantity.read(self.outputs(points, self.context), points)
+        return self.shared(self, points)
 
     def values(self, points: Leaves) -> Any:
         """The outputs read at `points`."""
         if self.scale != 1:
             points = tuple(_with_gradient(leaf, 1 / self.scale) for leaf in points)
-        values, end = self.quantity.read(self.outputs(points, self.context), points)
+        values, end = self.read(points)
         if self.quantity.output is not None and end != self.end:
             raise ValueError(
                 f"output={self.quantity.output!r} needs the model's final {self.end}, which lies before the layer "

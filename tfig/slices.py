@@ -21,9 +21,34 @@ LOCK = threading.RLock()
 """Held while layers are intercepted: two traces never see each other's replacements."""
 
 
+_anew: list[None] = []
+
+
+def changed() -> bool:
+    """Whether models are traced otherwise than they are just now, so that no trace of another time stands for them."""
+    return bool(_anew)
+
+
+@contextlib.contextmanager
+def anew() -> Iterator[None]:
+    """While open, models are traced anew for what is computed, and not by a trace that others share."""
+    with LOCK:
+        _anew.append(None)
+        try:
+            yield
+        finally:
+            _anew.pop()
+
+
 @contextlib.contextmanager
 def intercept(layer: keras.Layer, replacement: Callable[..., Any], method: str = "call") -> Iterator[None]:
     """While open, ``layer(*args)`` runs ``replacement(original_call, *args)``, in this thread only."""
+    with anew(), _instead(layer, replacement, method):
+        yield
+
+
+@contextlib.contextmanager
+def _instead(layer: keras.Layer, replacement: Callable[..., Any], method: str) -> Iterator[None]:
     with LOCK:
         original, owner, before = getattr(layer, method), threading.get_ident(), vars(layer).get(method)
 
@@ -48,7 +73,7 @@ def untouched(model: keras.Layer) -> Iterator[None]:
 
     A stateless scope takes what a call would add; a call also begins by clearing the losses of the last one.
     """
-    with keras.StatelessScope(), intercept(model, lambda clear: None, "_clear_losses"):
+    with keras.StatelessScope(), _instead(model, lambda clear: None, "_clear_losses"):
         yield
 
 

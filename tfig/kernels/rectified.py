@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfig import slices
 from tfig.kernels.gradient import connected
 from tfig.network import Leaves
 
@@ -39,7 +40,7 @@ def overridden(score: Callable[[Leaves], tf.Tensor], x: Leaves, rule: str, name:
     graph = tf.compat.v1.get_default_graph()
     begin = len(graph.get_operations())
     points = tuple(map(tf.identity, x))
-    with graph.gradient_override_map({kind: f"tfig_{rule}" for kind in RECTIFIERS}):
+    with slices.anew(), graph.gradient_override_map({kind: f"tfig_{rule}" for kind in RECTIFIERS}):
         value = score(points)
     made = {operation.type for operation in graph.get_operations()[begin:]}
     if not made & set(RECTIFIERS):
