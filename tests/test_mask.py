@@ -259,7 +259,7 @@ NAMES = ("igos", "igos_plus_plus", "meaningful_perturbation")
 def test_by_name_every_mask_answers(digits, name, output):
     """Each changes the score, ends below x's own objective, and does so as the model says."""
     model, x, _ = digits
-    e = tfig.explain(model, x[:24], name, output=output)
+    e = tfig.explain(model, x[:12], name, output=output)
     assert e.trace["moved"].all() and (e.trace["objective"] < 0).all() and not e.notes
     blurred = tfig.baselines.Blur()(tf.constant(e.x), None).numpy()
     kept = (1 - e.attributions) * e.x + e.attributions * blurred
@@ -284,10 +284,11 @@ def test_the_range_of_the_inputs_does_not_matter(digits):
 def test_where_nothing_can_be_deleted_the_note_says_why(digits, name):
     model, x, _ = digits
     constant = lambda x: tf.reduce_sum(x, [1, 2, 3]) * 0 + 0.5  # noqa: E731
-    for explained in (tfig.explain(constant, x[:2], name), tfig.explain(model, x[:2], name, baseline=x[:2])):
-        assert "2 of 2 masks have nothing to delete: the baseline scores as x does" in repr(explained)
-        assert not explained.attributions.any() and not explained.trace["moved"].any()
-        assert (explained.trace["objective"] == 0).all()
+    asked, baseline = (constant, None) if name == "igos" else (model, x[:2])
+    explained = tfig.explain(asked, x[:2], name, baseline=baseline)
+    assert "2 of 2 masks have nothing to delete: the baseline scores as x does" in repr(explained)
+    assert not explained.attributions.any() and not explained.trace["moved"].any()
+    assert (explained.trace["objective"] == 0).all()
 
 
 def test_features_without_positions_are_masked_one_by_one():

@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import functools
 import gc
 import pathlib
 import threading
@@ -15,7 +14,7 @@ import pytest
 import tensorflow as tf
 import zoo
 from keras import layers as L
-from tensorflow.python.framework import kernels
+from placement import lacking
 from test_conformance import METHODS
 
 import tfig
@@ -24,22 +23,12 @@ from tfig import program as programs
 
 ROOT = pathlib.Path(tfig.__file__).parent
 
-ASKED = {
-    "gradient": {},
-    "gradient_x_input": {"output": "logits"},
-    "integrated_gradients": {"baseline": "blur"},
-    "expected_gradients": {"baseline": tfig.baselines.Dataset(zoo.images(2))},
-    "smoothgrad": {"baseline": "uniform"},
-    "squaregrad": {},
-    "vargrad": {},
-    "conductance": {"layer": "conv"},
-    "internal_influence": {"layer": "conv"},
-    "igos": {"output": "probabilities"},
-    "deepshap": {"baseline": tfig.baselines.Dataset(zoo.images(2))},
-    "prediction_difference": {"baseline": tfig.baselines.Dataset(zoo.images(2))},
-    "qii": {"baseline": tfig.baselines.Dataset(zoo.images(2))},
-}
 MORE = [
+    (tfig.IGOS(4, 2, 2), {"output": "probabilities"}),
+    (tfig.IntegratedGradients(8), {"baseline": "blur"}),
+    (tfig.SmoothGrad(samples=2), {"baseline": "uniform"}),
+    (tfig.CAM(), {}),
+    (METHODS["xrai"], {}),
     (tfig.IntegratedGradients(8, "adaptive", tolerance=0.01), {"baseline": "boundary"}),
     (tfig.IntegratedGradients(8, "gauss_legendre"), {"baseline": "max_distance", "layer": "conv"}),
     (tfig.IntegratedGradients(8), {"baseline": "gaussian", "target": tfig.Contrast(0, 1)}),
@@ -59,9 +48,6 @@ REFUSED = {"lrp", "deep_taylor", "deeplift", "deepshap", "guided_backprop", "dec
 
 BRINGING = ("gradient", "lrp", "deeplift")
 
-# Ops without a kernel on any device by nature: they mark edges of a function or are resolved before placement.
-NOT_NUMERIC = {"Placeholder", "NoOp"}
-
 
 def compiled_programs(model):
     return list(programs._programs[model].values())
@@ -72,50 +58,20 @@ def traced(model, x, method, **arguments):
     return tfig.Explainer(model, method, **arguments).pose(*entry.read(model, x), None).program
 
 
-def nodes(graph_def):
-    yield from graph_def.node
-    for function in graph_def.library.function:
-        yield from function.node_def
-
-
-@functools.cache
-def registered(op):
-    return kernels.get_registered_kernels_for_op(op).kernel
-
-
-def has_gpu_kernel(node):
-    for kernel in registered(node.op):
-        types = {c.name: set(c.allowed_values.list.type) for c in kernel.constraint}
-        if kernel.device_type in ("GPU", "DEFAULT") and all(
-            node.attr[name].type in allowed for name, allowed in types.items()
-        ):
-            return True
-    return False
-
-
 @pytest.mark.parametrize("name", ["sequential", "skips", "two_inputs", "normalised", "attention", "half", "recurrent"])
 def test_every_numeric_op_has_a_gpu_kernel(name):
+    """What a method adds is the same for every model (`test_conformance` asks each); here what models bring."""
     case, model, found = zoo.ZOO[name], zoo.build(name), []
-    # What a method adds is the same for every model; what a model brings is in any gradient of it.
-    for key, method in METHODS.items() if name == "sequential" else [(key, METHODS[key]) for key in BRINGING]:
-        arguments = {} if name != "sequential" else ASKED.get(key, {})
-        if method.needs_layer:
-            arguments = {"layer": case.layer}
-        if method.default_baseline == "dataset":
-            references = tf.nest.map_structure(lambda x: x[:2], case.x)
-            arguments = {"baseline": tfig.baselines.Dataset(references)}
-        with contextlib.suppress(ValueError) if key in REFUSED else contextlib.nullcontext():
-            found.append(traced(model, case.x, method, **arguments))
-    assert len(found) >= (30 if name == "sequential" else 3)
+    asked = [(METHODS[key], {}) for key in BRINGING]
     if name == "sequential":
-        found += [traced(model, case.x, method, **arguments) for method, arguments in MORE]
-    lacking = {
-        (node.op, tuple(sorted(tf.as_dtype(a.type).name for a in node.attr.values() if a.type)))
-        for one in found
-        for node in nodes(one.run.graph.as_graph_def())
-        if node.op not in NOT_NUMERIC and not has_gpu_kernel(node)
-    }
-    assert not lacking
+        asked += MORE
+    if name == "attention":
+        asked += [(METHODS["attention_rollout"], {}), (METHODS["gradient_weighted_attention"], {})]
+    for method, arguments in asked:
+        with contextlib.suppress(ValueError) if method.name in REFUSED else contextlib.nullcontext():
+            found.append(traced(model, case.x, method, **arguments))
+    assert len(found) >= 3
+    assert not set().union(*map(lacking, found))
 
 
 def test_one_tf_function_one_matplotlib_no_private_keras():
