@@ -25,6 +25,20 @@ ADVICE = {
     "INTERNAL": "the server failed at this model; its log says more",
 }
 
+REASONS = (
+    (
+        "larger than maximum input batch size",
+        "the server batches no more rows than it says here: pass rows= up to it",
+    ),
+    ("larger than max", "ask for fewer rows at a time (rows=) or raise max_message_bytes= of whoever refuses it"),
+    ("equal 0th-dimension size", "a server that batches wants a row of every input and option for each row"),
+    ("batch scheduling queue", "the server's queue is full: raise timeout=, max_enqueued_batches, or its replicas"),
+)
+"""By words of the message, where they say more than the status."""
+
+UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "andshake", "peer did not return a certificate", "CERTIFICATE_REQUIRED")
+"""In messages of connections that fail for their certificates."""
+
 
 class ServingError(Exception):
     """A question that was not answered.
@@ -66,10 +80,18 @@ class VersionStatus:
 def failed(error: grpc.RpcError, address: str) -> ServingError:
     """The error to raise for gRPC's."""
     code, details = error.code(), error.details() or ""
-    advice = ADVICE.get(code.name, "see the server's log")
-    if "larger than max" in details:
-        advice = "ask for fewer rows at a time (rows=) or raise max_message_bytes= of whoever refuses it"
+    advice = next((say for words, say in REASONS if words in details), ADVICE.get(code.name, "see the server's log"))
+    if untrusted(details):
+        advice = (
+            "the certificates do not fit: pass as ca= who signed the server's, which is for its host name, and "
+            "certificate= and key= where it asks for yours"
+        )
     return ServingError(code, f"{address} answered {code.name}: {details.strip()} ({advice})")
+
+
+def untrusted(details: str) -> bool:
+    """Whether a connection failed for its certificates, which no waiting mends."""
+    return any(words in details for words in UNTRUSTED)
 
 
 def signature_map(answer: Any) -> Any:
@@ -111,13 +133,16 @@ def nest(answers: list[Any]) -> Any:
     return next(iter(joined.values())) if len(joined) == 1 else joined
 
 
-def explanation(answers: list[Any], name: str, x: Any, return_bad_rows: bool) -> Explanation:
-    """The answers to the requests of one question as one explanation.
+def explanation(answers: list[Any], name: str, x: Any, outputs: Any, return_bad_rows: bool) -> Explanation:
+    """The answers to the requests of one question as one explanation, of the outputs wanted; None: of all.
 
     Raises:
         ServingError: rows could not be explained, unless they are wanted all the same.
     """
     found = _joined(answers)
+    if outputs is not None:
+        wanted = {*([outputs] if isinstance(outputs, str) else outputs), protocol.SCORE, protocol.STATUS}
+        found = {alias: value for alias, value in found.items() if alias in wanted}
     status = found.pop(protocol.STATUS)
     bad = np.flatnonzero(status)
     if bad.size and not return_bad_rows:

@@ -34,7 +34,7 @@ class _Asking:
         rows: int = 32,
         request_bytes: int = 64 * 2**20,
         max_message_bytes: int = 2**31 - 1,
-        retries: int = 5,
+        retries: int | None = None,
     ):
         if not isinstance(timeout, (int, float)) or timeout <= 0:
             raise ValueError(f"timeout is {timeout!r}; it must be positive, in seconds.")
@@ -66,12 +66,12 @@ class _Asking:
 class Client(_Asking):
     """Asks a TensorFlow Serving (or `tfig.serving.serve`) for a model's answers and their explanations.
 
-    It always sets a deadline, raises gRPC's receive limit, splits many rows into requests, and asks again, with growing
-    pauses, where the server is away or has no thread free. It reads the model's metadata once, and sends every option
-    it sends at all with a row for each row, so that it works under batching too.
+    It always sets a deadline, raises gRPC's receive limit, splits many rows into requests, and asks again until the
+    deadline, with growing pauses, where the server is away or has no thread free. It reads the model's metadata once,
+    and sends every option it sends at all with a row for each row, so that it works under batching too.
 
     Args:
-        address: "host:port".
+        address: "host:port", or "unix:PATH" of a socket.
         model, version: as the server names them; None: its latest version.
         timeout: seconds for each request, its repetitions included.
         credentials: gRPC's, or None: plaintext, unless `ca` or `certificate` is given.
@@ -79,7 +79,7 @@ class Client(_Asking):
         rows, request_bytes: of one request, at most; a server that batches takes no more rows than its
             ``max_batch_size``.
         max_message_bytes: of an answer.
-        retries: times a request is repeated, at most.
+        retries: times a request is repeated, at most; None: as often as `timeout` allows.
 
     Raises (in every method):
         ServingError: with the gRPC status as ``code``, saying what to do.
@@ -122,7 +122,8 @@ class Client(_Asking):
             baseline: number or array as in `tfig.explain`, or a dict of them; None: as exported.
             seed: int, or one for each row; None: as exported, which is 0 unless an `Explainer` said otherwise.
             outputs: names of the tensors wanted, as `explanations` lists them; those without a place in an
-                `Explanation` (``heatmap``, ``overlay_bytes``) are in its ``trace``. None: all numbers, no pictures.
+                `Explanation` (``heatmap``, ``overlay_bytes``) are in its ``trace``. None: all numbers, no pictures. A
+                picture alone is asked of the signature that answers nothing else; what was not wanted is dropped.
             return_bad_rows: return rows that could not be explained, as NaN and with ``trace["status"]``, instead of
                 raising.
         """
@@ -131,7 +132,7 @@ class Client(_Asking):
             outputs=outputs,
         )  # fmt: skip
         found = [self._ask(self._predictions.Predict, request) for request in self._planned(plan)]
-        return answers.explanation(found, name, x, return_bad_rows)
+        return answers.explanation(found, name, x, outputs, return_bad_rows)
 
     def predict(self, x: Any) -> Any:
         """The model's own answer: an array, or a dict of them for several outputs."""
@@ -164,16 +165,15 @@ class Client(_Asking):
         return self._known
 
     def _ask(self, call: Any, request: Any) -> Any:
-        end, attempt = time.monotonic() + self.timeout, 0
+        patience = questions.Patience(self.timeout, self.retries)
         while True:
             try:
-                return call(request, timeout=max(end - time.monotonic(), 0.001))
+                return call(request, **patience.options)
             except grpc.RpcError as error:
-                wait = questions.pause(error, attempt, self.retries, end - time.monotonic())
+                wait = patience.pause(error)
                 self._forget(error)
                 if wait is None:
-                    raise answers.failed(error, self.address) from error
-            attempt += 1
+                    raise answers.failed(patience.reason or error, self.address) from error
             time.sleep(wait)
 
 
@@ -214,7 +214,7 @@ class AsyncClient(_Asking):
             outputs=outputs,
         )  # fmt: skip
         found = [await self._ask(self._predictions.Predict, request) for request in await self._planned(plan)]
-        return answers.explanation(found, name, x, return_bad_rows)
+        return answers.explanation(found, name, x, outputs, return_bad_rows)
 
     async def predict(self, x: Any) -> Any:
         """As `Client.predict`."""
@@ -247,14 +247,13 @@ class AsyncClient(_Asking):
         return self._known
 
     async def _ask(self, call: Any, request: Any) -> Any:
-        end, attempt = time.monotonic() + self.timeout, 0
+        patience = questions.Patience(self.timeout, self.retries)
         while True:
             try:
-                return await call(request, timeout=max(end - time.monotonic(), 0.001))
+                return await call(request, **patience.options)
             except grpc.RpcError as error:
-                wait = questions.pause(error, attempt, self.retries, end - time.monotonic())
+                wait = patience.pause(error)
                 self._forget(error)
                 if wait is None:
-                    raise answers.failed(error, self.address) from error
-            attempt += 1
+                    raise answers.failed(patience.reason or error, self.address) from error
             await asyncio.sleep(wait)

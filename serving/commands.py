@@ -21,6 +21,7 @@ def add(commands: Any) -> None:
     _add_serve(commands)
     _add_query(commands)
     _add_inspect(commands)
+    _add_load(commands)
 
 
 def _add_export(commands: Any) -> None:
@@ -63,6 +64,9 @@ def _add_serve(commands: Any) -> None:
     one.add_argument("--max-message-bytes", type=int, default=256 * 2**20, metavar="N", help="default: %(default)s")
     one.add_argument("--max-rows", type=int, default=1024, metavar="N", help="of a request (default: %(default)s)")
     one.add_argument("--max-requests", type=int, default=64, metavar="N", help="at a time (default: %(default)s)")
+    one.add_argument(
+        "--metrics-port", type=int, metavar="N", help="show counts and latencies to Prometheus on this port, over HTTP"
+    )
     one.set_defaults(run=run_serve)
 
 
@@ -72,7 +76,7 @@ def _add_query(commands: Any) -> None:
         help="ask a server to explain a model's answer for images",
         description="Ask TensorFlow Serving, or 'tfig serve', to explain a model's answer for images.",
     )
-    one.add_argument("address", metavar="ADDRESS", help="host:port")
+    one.add_argument("address", metavar="ADDRESS", help="host:port, or unix:PATH")
     one.add_argument("model", metavar="MODEL", help="the model's name on the server")
     one.add_argument("images", metavar="IMAGE", nargs="+", help="image files, resized to the model's input")
     one.add_argument("--name", help="of the explanation (default: explain, or the only one)")
@@ -84,10 +88,7 @@ def _add_query(commands: Any) -> None:
     one.add_argument("--baseline", metavar="NUMBER", help="default: as exported")
     console.add_scale(one)
     one.add_argument("--seed", type=int, help="seed of the noise (default: as exported)")
-    one.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="default: %(default)s")
-    one.add_argument("--ca", metavar="PEM", help="who signs the server's certificate, for TLS")
-    one.add_argument("--certificate", metavar="PEM", help="your certificate, for mutual TLS")
-    one.add_argument("--key", metavar="PEM", help="its private key")
+    _add_connection(one)
     console.add_out(one)
     one.set_defaults(run=run_query)
 
@@ -96,8 +97,58 @@ def _add_inspect(commands: Any) -> None:
     one = commands.add_parser(
         "inspect", help="show what a SavedModel can explain", description="Show what a SavedModel can explain."
     )
-    one.add_argument("directory", metavar="DIR", help="of a model's versions, or of one version")
+    one.add_argument(
+        "directory", metavar="DIR", help="of a model's versions, or of one version; with --server, the model's name"
+    )
+    one.add_argument("--server", metavar="ADDRESS", help="ask the server at host:port, or unix:PATH, instead")
+    _add_connection(one)
     one.set_defaults(run=run_inspect)
+
+
+def _add_load(commands: Any) -> None:
+    one = commands.add_parser(
+        "load",
+        help="ask a server for explanations for a while, and say how it fared",
+        description="Ask a server for explanations from several clients for a while: p50, p95, p99, lost, wrong.",
+    )
+    one.add_argument("address", metavar="ADDRESS", help="host:port, or unix:PATH")
+    one.add_argument("model", metavar="MODEL", help="the model's name on the server")
+    one.add_argument("--name", help="of the explanation (default: explain, or the only one)")
+    one.add_argument("--clients", type=int, default=8, metavar="N", help="at a time (default: %(default)s)")
+    one.add_argument("--seconds", type=float, default=30.0, metavar="S", help="default: %(default)s")
+    one.add_argument("--rows", type=int, default=1, metavar="N", help="of each question (default: %(default)s)")
+    one.add_argument(
+        "--against", metavar="DIR", help="the exported model's directory: answers that differ from its own are wrong"
+    )
+    one.add_argument("--tolerance", type=float, default=1e-5, metavar="SHARE", help="of the map's largest value")
+    one.add_argument("--retries", type=int, metavar="N", help="default: until the timeout; 0 counts each refusal lost")
+    _add_connection(one)
+    one.set_defaults(run=run_load)
+
+
+def _add_connection(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="default: %(default)s")
+    one.add_argument("--ca", metavar="PEM", help="who signs the server's certificate, for TLS")
+    one.add_argument("--certificate", metavar="PEM", help="your certificate, for mutual TLS")
+    one.add_argument("--key", metavar="PEM", help="its private key")
+
+
+def _client(options: argparse.Namespace, address: str, model: str, **others: Any) -> Any:
+    from tfig.serving import Client
+
+    files = {name: getattr(options, name) for name in ("ca", "certificate", "key")}
+    return Client(address, model, timeout=options.timeout, **files, **others)
+
+
+def _offered(client: Any, options: argparse.Namespace) -> tuple[str, Any]:
+    """(the explanation asked for, what the server says of it)."""
+    offered = client.explanations()
+    if not offered:
+        raise CommandError(f"model {options.model!r} on {options.address} offers no explanations")
+    name = options.name or ("explain" if "explain" in offered or len(offered) > 1 else next(iter(offered)))
+    if name not in offered:
+        raise CommandError(f"model {options.model!r} offers {', '.join(offered)}; pass --name")
+    return name, offered[name]
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -140,32 +191,25 @@ def run_serve(options: argparse.Namespace) -> None:
     server = serve(
         directories, options.port, host=options.host, insecure=options.insecure, certificate=options.certificate,
         key=options.key, client_ca=options.client_ca, max_message_bytes=options.max_message_bytes,
-        max_rows=options.max_rows, max_requests=options.max_requests,
+        max_rows=options.max_rows, max_requests=options.max_requests, metrics_port=options.metrics_port,
     )  # fmt: skip
-    print(f"serving {', '.join(directories)} on {options.host}:{server.port}; stop with Ctrl-C", flush=True)
+    where = options.host if options.host.startswith("unix:") else f"{options.host}:{server.port}"
+    print(f"serving {', '.join(directories)} on {where}; stop with Ctrl-C", flush=True)
     server.wait()
 
 
 def run_query(options: argparse.Namespace) -> None:
     """Ask for an explanation of images and write overlay and numbers for each."""
-    from tfig.serving import Client, ServingError
+    from tfig.serving import ServingError
 
     console.check(options.images)
     target, against = (console.class_of(f"--{word}", getattr(options, word)) for word in ("target", "against"))
     baseline: Any = console.baseline_of(options.baseline)
-    client = Client(
-        options.address, options.model, options.version, options.timeout, ca=options.ca,
-        certificate=options.certificate, key=options.key,
-    )  # fmt: skip
+    client = _client(options, options.address, options.model, version=options.version)
     try:
         with client, warnings.catch_warnings():
-            offered = client.explanations()
-            if not offered:
-                raise CommandError(f"model {options.model!r} on {options.address} offers no explanations")
-            name = options.name or ("explain" if "explain" in offered or len(offered) > 1 else next(iter(offered)))
-            if name not in offered:
-                raise CommandError(f"model {options.model!r} offers {', '.join(offered)}; pass --name")
-            takes = [Leaf(alias, tuple(shape), dtype) for alias, (shape, dtype) in offered[name].inputs.items()]
+            name, about = _offered(client, options)
+            takes = [Leaf(alias, tuple(shape), dtype) for alias, (shape, dtype) in about.inputs.items()]
             x = console.read(options.images, takes, options.scale)
             e = client.explain(x, name, target, against, baseline, options.seed)
     except ServingError as error:
@@ -175,6 +219,9 @@ def run_query(options: argparse.Namespace) -> None:
 
 def run_inspect(options: argparse.Namespace) -> None:
     """Print the signatures of a SavedModel and what is known of its explanations."""
+    if options.server:
+        _inspect_server(options)
+        return
     folder = Path(options.directory)
     known = versions(folder)
     if known and not (folder / "saved_model.pb").exists():
@@ -184,8 +231,9 @@ def run_inspect(options: argparse.Namespace) -> None:
     file = folder / protocol.DESCRIPTION
     described = json.loads(file.read_text())["explanations"] if file.exists() else {}
     offered = protocol.explanations(signatures)
+    theirs = {key for name in offered for key in protocol.kin(name)}
     for name, definition in sorted(signatures.items()):
-        if name not in offered and not name.startswith("__") and name.removesuffix(protocol.AT) not in offered:
+        if name not in theirs and not name.startswith("__"):
             print(f"{name}: {_tensors(definition.inputs)} -> {_tensors(definition.outputs)}")
     for name, full in offered.items():
         about = described.get(name)
@@ -193,10 +241,61 @@ def run_inspect(options: argparse.Namespace) -> None:
         print(f"    takes   {_tensors(signatures[name].inputs)}")
         print(f"    options {_tensors({key: info for key, info in full.inputs.items() if key in full.defaults})}")
         print(f"    answers {', '.join(sorted(full.outputs))}")
+        pictured = [key for key in protocol.pictured(name).values() if key in signatures]
+        if pictured:
+            print(f"    alone   {', '.join(pictured)}")
         if about:
             print(f"    {about['reference']}")
     if not offered:
         print("no explanations: export them with tfig.export or 'tfig export'")
+
+
+def _inspect_server(options: argparse.Namespace) -> None:
+    """Print the versions of a model on a server, and what it can explain."""
+    from tfig.serving import ServingError
+
+    try:
+        with _client(options, options.server, options.directory) as client:
+            for one in client.status():
+                print(f"version {one.version}: {one.state}{f' ({one.error})' if one.error else ''}")
+            offered = client.explanations()
+    except ServingError as error:
+        raise CommandError(str(error)) from error
+    for name, about in offered.items():
+        print(f"{name}:")
+        for word, tensors in (("takes  ", about.inputs), ("options", about.options)):
+            shown = (f"{alias} {dtype}[{_sizes(shape)}]" for alias, (shape, dtype) in tensors.items())
+            print(f"    {word} {', '.join(shown)}")
+        print(f"    answers {', '.join(about.outputs)}")
+    if not offered:
+        print("no explanations: export them with tfig.export or 'tfig export'")
+
+
+def run_load(options: argparse.Namespace) -> None:
+    """Ask for a while, and print how the server fared."""
+    from tfig.serving import ServingError, load
+
+    for word in ("clients", "seconds", "rows"):
+        if getattr(options, word) <= 0:
+            raise CommandError(f"--{word} is {getattr(options, word)}; it must be positive")
+    try:
+        with _client(options, options.address, options.model) as client:
+            name, about = _offered(client, options)
+    except ServingError as error:
+        raise CommandError(str(error)) from error
+    leaves = [Leaf(alias, tuple(shape), dtype) for alias, (shape, dtype) in about.inputs.items()]
+    x = load.sample(leaves, options.rows)
+    fared = load.run(
+        lambda: _client(options, options.address, options.model, rows=options.rows, retries=options.retries),
+        lambda client: load.flat(client.explain(x, name).attributions),
+        options.clients,
+        options.seconds,
+        load.local(Path(options.against), name, x) if options.against else None,
+        options.tolerance,
+    )
+    print(f"{name}, {options.rows} row(s) a question, {options.clients} client(s): {fared}")
+    if fared.lost or fared.wrong:
+        raise CommandError("some questions were lost or answered wrongly")
 
 
 def _about(about: dict[str, Any]) -> str:
@@ -209,7 +308,8 @@ def _tensors(tensors: Any) -> str:
     from tfig.serving.answers import spec
 
     shown = {name: spec(info) for name, info in sorted(tensors.items())}
-    return ", ".join(
-        f"{name} {dtype}[{', '.join('?' if size is None else str(size) for size in shape)}]"
-        for name, (shape, dtype) in shown.items()
-    )
+    return ", ".join(f"{name} {dtype}[{_sizes(shape)}]" for name, (shape, dtype) in shown.items())
+
+
+def _sizes(shape: Any) -> str:
+    return ", ".join("?" if size is None else str(size) for size in shape)

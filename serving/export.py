@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def export(
     version: int | None = None,
     warmup: Any = True,
     batching: Mapping[str, Any] | None = None,
+    fill_value: float | None = None,
 ) -> Path:
     """Write a SavedModel that TensorFlow Serving serves unchanged and that explains its own answers.
 
@@ -41,8 +42,8 @@ def export(
     predicted), ``contrast [B]`` (-1: none, -2: runner-up, -3: predicted), ``baseline [B or 1, ...]`` (a row of NaN: the
     default) and ``seed [B]``, each optional. Both return ``attributions``, ``target``, ``score``, ``baseline_score``,
     ``convergence_delta``, ``status`` (0 ok, 1 target out of range, 2 not finite), for images ``heatmap`` and
-    ``overlay_bytes`` (PNG), and the method's diagnostics as ``trace_*``, each with a row a row. Their programs are the
-    ones that `tfig.explain` runs.
+    ``overlay_bytes`` (PNG), and the method's diagnostics as ``trace_*``, each with a row a row. Of images NAME_heatmap
+    and NAME_overlay answer a picture alone. Their programs are the ones that `tfig.explain` runs.
 
     Args:
         model: a built Keras model, the directory of a SavedModel, or a loaded SavedModel.
@@ -55,6 +56,8 @@ def export(
         warmup: write requests with which the server warms up; or a row of x to do it with, [1, ...], in place of zeros.
         batching: parameters of TensorFlow Serving's batching for this model (``max_batch_size``,
             ``batch_timeout_micros``, ``num_batch_threads``, ``max_enqueued_batches``, ``allowed_batch_sizes``).
+        fill_value: what explanations answer in place of numbers that are not finite, for callers over REST, whose JSON
+            has no NaN; ``status`` says which rows were not explained. None: NaN.
 
     Returns:
         the folder of the new version.
@@ -75,16 +78,15 @@ def export(
                 "to serve any number of rows."
             )
     served = {
-        name: _served(name, explainer, structure, leaves)
+        name: _served(name, explainer, structure, leaves, fill_value)
         for name, explainer in _explainers(source, explanations, output, layer, baseline).items()
     }
     signatures = _own(model, source, structure)
-    for name in served:
-        for key in (name, protocol.at(name)):
+    for name, one in served.items():
+        for key, signature in one.signatures(name).items():
             if key in signatures or (key != name and key in served):
                 raise ValueError(f"signature {key!r} exists already; choose another name for explanation {name!r}.")
-    for name, one in served.items():
-        signatures[name], signatures[protocol.at(name)] = one.plain(), one.full()
+            signatures[key] = signature
 
     module = tf.Module()
     module.held = _resources(source)
@@ -92,6 +94,8 @@ def export(
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{str(directory)!r} is a file; pass the directory of the model's versions.")
     text = None if batching is None else _batching(batching)
+    if fill_value is not None and not np.isfinite(fill_value):
+        raise ValueError(f"fill_value is {fill_value!r}; it must be a finite number, or None for NaN.")
     _next(directory, version)
     created = not directory.exists()
     hidden = directory / f".{uuid.uuid4().hex}"
@@ -103,7 +107,9 @@ def export(
         tf.saved_model.save(module, os.fspath(hidden), signatures, options)
         audit.check(hidden)
         (hidden / protocol.DESCRIPTION).parent.mkdir(exist_ok=True)
-        (hidden / protocol.DESCRIPTION).write_text(json.dumps(_described(source, served), indent=1) + "\n")
+        (hidden / protocol.DESCRIPTION).write_text(
+            json.dumps(_described(source, served, set(signatures)), indent=1) + "\n"
+        )
         if text is not None:
             (hidden / protocol.BATCHING).write_text(text)
         trial.run(hidden, directory.resolve().name, warmup, source, next(iter(served.values())))
@@ -159,7 +165,7 @@ def _explainers(
     return found
 
 
-def _served(name: str, explainer: Explainer, structure: Any, leaves: list[entry.Leaf]) -> Served:
+def _served(name: str, explainer: Explainer, structure: Any, leaves: list[entry.Leaf], fill: float | None) -> Served:
     """An explanation posed to one row of zeros: its program, and what it is fed by default."""
     if np.ndim(explainer.seed):
         raise ValueError(f"explanation {name!r} has a seed for each row; export it with one seed.")
@@ -184,7 +190,7 @@ def _served(name: str, explainer: Explainer, structure: Any, leaves: list[entry.
         raise ValueError(
             f"explanation {name!r} is of the runner-up, which callers ask for as contrast; export it without target=."
         )
-    return Served(explainer, leaves, names(leaves), posed)
+    return Served(explainer, leaves, names(leaves), posed, fill)
 
 
 def _own(model: Any, source: Any, structure: Any) -> dict[str, Any]:
@@ -257,7 +263,7 @@ def _publish(hidden: Path, directory: Path, version: int | None) -> Path:
                 raise
 
 
-def _described(source: Any, served: Mapping[str, Served]) -> dict[str, Any]:
+def _described(source: Any, served: Mapping[str, Served], signatures: Set[str]) -> dict[str, Any]:
     """What ``assets.extra/tfig.json`` says."""
     one = next(iter(served.values()))
     return {
@@ -270,18 +276,23 @@ def _described(source: Any, served: Mapping[str, Served]) -> dict[str, Any]:
             for name, leaf in zip(one.names, one.leaves, strict=True)
         },
         "statuses": {str(code): meaning for code, meaning in protocol.STATUSES.items()},
-        "explanations": {name: _described_one(name, explanation) for name, explanation in served.items()},
+        "explanations": {
+            name: {
+                "signatures": [key for key in protocol.kin(name) if key in signatures],
+                **_described_one(explanation),
+            }
+            for name, explanation in served.items()
+        },
     }
 
 
-def _described_one(name: str, served: Served) -> dict[str, Any]:
+def _described_one(served: Served) -> dict[str, Any]:
     explainer = served.explainer
     method, given = explainer.method, explainer.baseline
     shown = method.default_baseline if given is None else given
     if isinstance(shown, (Arrays, np.ndarray, list, tuple, dict)):
         shown = type(shown).__name__ + " given at export"
     return {
-        "signatures": [name, protocol.at(name)],
         "method": method.name,
         "parameters": method.parameters,
         "reference": method.reference,

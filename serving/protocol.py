@@ -31,6 +31,16 @@ def at(name: str) -> str:
     return name + AT
 
 
+def pictured(name: str) -> dict[str, str]:
+    """The signatures of explanation `name` that answer a picture alone, by what they answer."""
+    return {word: f"{name}_{word}" for word in (HEATMAP, OVERLAY)}
+
+
+def kin(name: str) -> list[str]:
+    """All signatures that explanation `name` may have."""
+    return [name, at(name), *pictured(name).values()]
+
+
 def of(word: str, name: str | None) -> str:
     """The tensor `word` of input `name`; of the only input, where `name` is None."""
     return word if name is None else f"{word}_{name}"
@@ -41,9 +51,23 @@ def overlay(name: str | None) -> str:
     return of(OVERLAY, name) + "_bytes"
 
 
+def pictures(outputs: Iterable[str], word: str) -> list[str]:
+    """The outputs that a signature of `word` alone answers: HEATMAP or OVERLAY, with what says of whom they are."""
+    return sorted(name for name in outputs if name.split("_")[0] == word or name in (SCORE, STATUS, TARGET))
+
+
 def numbers(outputs: Iterable[str]) -> list[str]:
     """The outputs of an explanation that are no pictures."""
     return sorted(name for name in outputs if not name.endswith("_bytes") and name.split("_")[0] != HEATMAP)
+
+
+def asked(signatures: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+    """The sets of outputs that clients ask each signature for; [] stands for all of them."""
+    found: dict[str, list[list[str]]] = {name: [[]] for name in signatures}
+    for name, full in explanations(signatures).items():
+        if len(numbers(full.outputs)) < len(full.outputs):
+            found[name], found[at(name)] = ([[], numbers(signatures[key].outputs)] for key in (name, at(name)))
+    return found
 
 
 def explanations(signatures: Mapping[str, Any]) -> dict[str, Any]:

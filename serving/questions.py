@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,20 +16,51 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from tfig import arguments, baselines
 from tfig.entry import generated
 from tfig.score import AGAINST_PREDICTED, NOTHING, PREDICTED, RUNNER_UP, Contrast
-from tfig.serving import protocol
+from tfig.serving import answers, protocol
 from tfig.serving.answers import ServingError, spec
 from tfig.serving.servable import proto
 
-RETRIED = "Threadpool Exhausted"
+LONGEST_PAUSE = 1.0
+"""Seconds between two questions, at most; also between two attempts to connect."""
 
 
-def pause(error: grpc.RpcError, attempt: int, retries: int, left: float) -> float | None:
-    """Seconds to wait before asking again, or None: only what another moment may answer is asked again."""
-    again = error.code() is grpc.StatusCode.UNAVAILABLE or (
-        error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and RETRIED in (error.details() or "")
-    )
-    wait = min(0.1 * 2**attempt, 5.0) * np.random.default_rng().uniform(0.5, 1.0)
-    return wait if again and attempt < retries and wait < left else None
+def again(error: grpc.RpcError) -> bool:
+    """Whether another moment may answer what was not answered."""
+    details = error.details() or ""
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        return not answers.untrusted(details)
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "Threadpool Exhausted" in details
+
+
+class Patience:
+    """When to ask again, of one question: until its time is over, with growing pauses of random length.
+
+    Attributes:
+        reason: why it was not answered the last time, or None.
+    """
+
+    def __init__(self, timeout: float, retries: int | None):
+        self._end, self._retries, self._attempt = time.monotonic() + timeout, retries, 0
+        self.reason: grpc.RpcError | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the call: a deadline, since nothing else stops a server; once refused, it waits to be connected."""
+        return {"timeout": max(self._left, 0.001), "wait_for_ready": self.reason is not None}
+
+    @property
+    def _left(self) -> float:
+        return self._end - time.monotonic()
+
+    def pause(self, error: grpc.RpcError) -> float | None:
+        """Seconds to wait before asking again; None: the question has failed, for `reason`."""
+        late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and self.reason is not None
+        if not late:
+            self.reason = error
+        wait = min(0.1 * 2**self._attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+        self._attempt += 1
+        over = self._retries is not None and self._attempt > self._retries
+        return wait if again(error) and not over and wait < self._left else None
 
 
 def begun(requests: Iterator[Any]) -> Iterator[Any]:
@@ -41,11 +74,15 @@ def channel(
     """What opens a channel of a kind (`grpc` or `grpc.aio`), with TLS where credentials or files are given.
 
     Raises:
-        ValueError: an address without port, or files that do not go together.
+        ValueError: an address without port that is no socket's, or files that do not go together.
     """
-    if not isinstance(address, str) or "//" in address or not address.rpartition(":")[2].isdecimal():
-        raise ValueError(f"address is {address!r}; pass host:port, e.g. 'localhost:8500'.")
+    socket = isinstance(address, str) and address.startswith("unix:")
+    if not socket and (not isinstance(address, str) or "//" in address or not address.rpartition(":")[2].isdecimal()):
+        raise ValueError(f"address is {address!r}; pass host:port, e.g. 'localhost:8500', or unix:PATH of a socket.")
     options = [
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", int(1000 * LONGEST_PAUSE)),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
     ]
@@ -120,8 +157,14 @@ class Questions:
         said = any(value is not None for value in (target, contrast, baseline)) or np.any(np.asarray(seed) != exported)
         definition = known[name] if said else signatures[name]
         sent = inputs if not said else inputs | options(definition, inputs, rows, target, contrast, baseline, seed)
-        wanted = wanted_outputs(definition, outputs)
-        yield from self._requests(protocol.at(name) if said else name, sent, rows, wanted)
+        signature, wanted = protocol.at(name) if said else name, wanted_outputs(definition, outputs)
+        # A server keeps a copy of the graph for each set of outputs it is asked for: only those it has warmed up.
+        asked = protocol.numbers(definition.outputs)
+        if not wanted <= set(asked):
+            alone = [key for key in protocol.pictured(name).values() if key in signatures and not said]
+            signature = next((key for key in alone if wanted <= set(signatures[key].outputs)), signature)
+            asked = []
+        yield from self._requests(signature, sent, rows, asked)
 
     def predict(self, signatures: Mapping[str, Any], x: Any) -> Iterator[Any]:
         """The requests for the model's own answer."""
@@ -239,13 +282,17 @@ def _per_row(name: str, value: Any, rows: int) -> np.ndarray:
     return np.ascontiguousarray(arguments.per_row(name, value, rows))
 
 
-def wanted_outputs(definition: Any, outputs: Any) -> list[str]:
-    """The outputs to ask for: by default the numbers, from which pictures are drawn at home."""
+def wanted_outputs(definition: Any, outputs: Any) -> set[str]:
+    """The outputs to ask for: by default the numbers, from which pictures are drawn at home.
+
+    Raises:
+        ValueError: one that the explanation does not answer.
+    """
     names = sorted(definition.outputs)
     if outputs is None:
-        return protocol.numbers(names)
+        return set(protocol.numbers(names))
     outputs = [outputs] if isinstance(outputs, str) else outputs
     unknown = set(outputs) - set(names)
     if unknown:
         raise ValueError(f"no outputs {sorted(unknown)}; this explanation answers {names}.")
-    return sorted({*outputs, protocol.SCORE, protocol.STATUS})
+    return {*outputs, protocol.SCORE, protocol.STATUS}

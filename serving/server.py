@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from tfig.serving import counters
+from tfig.serving.counters import Counters
 from tfig.serving.protocol import DEFAULT
 from tfig.serving.servable import RequestError
 from tfig.serving.versions import Model
@@ -48,6 +51,7 @@ def serve(
     max_rows: int = 1024,
     max_requests: int = 64,
     poll: float = 1.0,
+    metrics_port: int | None = None,
 ) -> "Server":
     """Serve models over gRPC, as TensorFlow Serving would; returns at once.
 
@@ -58,13 +62,15 @@ def serve(
         directory: of a model's versions (``directory/1``, ...), served under the directory's name; or
             name -> directory.
         port: 0 picks a free one; see `Server.port`.
-        host: loopback by default. Another address needs a certificate, or `insecure`.
+        host: loopback by default, or "unix:PATH" of a socket. Another address needs a certificate, or `insecure`.
         insecure: allow plaintext on an address that others can reach.
         certificate, key: PEM files with which the server shows who it is (TLS).
         client_ca: PEM file; clients must then show a certificate signed by it (mutual TLS).
         max_message_bytes, max_rows, max_requests: of a request or answer; of a request; in flight together. Beyond,
             RESOURCE_EXHAUSTED.
         poll: seconds between looks for new versions.
+        metrics_port: of an HTTP server, on the same host, that answers ``/monitoring/prometheus/metrics`` with counts
+            and latencies in TensorFlow Serving's names; 0 picks a free one, see `Server.metrics_port`.
 
     Raises:
         ValueError: no model there, none that loads, or plaintext for others without `insecure`.
@@ -98,12 +104,13 @@ def serve(
     # A thread for each request in flight, and some to turn the others away.
     pool = concurrent.futures.ThreadPoolExecutor(max_requests + 4, thread_name_prefix="tfig-serving")
     server = grpc.server(pool, options=options)
-    prediction = _Prediction(models, _Limits(max_message_bytes, max_rows, max_requests))
+    counted = counters.Counters()
+    prediction = _Prediction(models, _Limits(max_message_bytes, max_rows, max_requests), counted)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Models(models), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Models(models, counted), server)
     healthy = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = host if _socket(host) else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         if certificate is None or key is None:
             bound = server.add_insecure_port(address)
@@ -116,7 +123,10 @@ def serve(
             "another port, or 0 for a free one"
         ) from error
     models.update({name: _model(name, Path(folder), max_message_bytes) for name, folder in _named(directory).items()})
-    return Server(server, models, healthy, bound, poll)
+    if metrics_port is None:
+        return Server(server, models, healthy, bound, poll)
+    shown = counters.serve(counted, "127.0.0.1" if _socket(host) else host, metrics_port)
+    return Server(server, models, healthy, bound, poll, shown)
 
 
 class Server:
@@ -124,10 +134,14 @@ class Server:
 
     Attributes:
         port: on which it listens.
+        metrics_port: on which it shows its counters, or None.
     """
 
-    def __init__(self, server: grpc.Server, models: dict[str, Model], healthy: Any, port: int, poll: float):
+    def __init__(
+        self, server: grpc.Server, models: dict[str, Model], healthy: Any, port: int, poll: float, metrics: Any = None
+    ):
         self._server, self._models, self._health, self.port = server, models, healthy, port
+        self._metrics, self.metrics_port = metrics, None if metrics is None else metrics.server_port
         self._over = threading.Event()
         self._stopped = threading.Event()
         for service in SERVICES:
@@ -155,6 +169,9 @@ class Server:
         self._over.set()
         self._health.enter_graceful_shutdown()
         self._server.stop(grace).wait()
+        if self._metrics is not None:
+            self._metrics.shutdown()
+            self._metrics.server_close()
         self._watcher.join()
         for model in self._models.values():
             model.close()
@@ -220,6 +237,7 @@ def _answering(method: Callable[..., Any]) -> Callable[..., Any]:
     """A servicer's method whose refusals become gRPC statuses."""
 
     def call(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        begin, code, words = time.monotonic(), grpc.StatusCode.OK, ""
         try:
             return method(self, request, context)
         except RequestError as error:
@@ -227,6 +245,9 @@ def _answering(method: Callable[..., Any]) -> Callable[..., Any]:
         except Exception:  # a bug here must not look like the client's
             log.exception("%s failed", method.__name__)
             code, words = grpc.StatusCode.INTERNAL, "internal error; the server's log has the details"
+        finally:
+            named = request.model_spec.name if request.model_spec.name in self.models else ""
+            self.counters.add(named, method.__name__, code.name, time.monotonic() - begin)
         context.abort(code, words)
         raise AssertionError  # abort raises
 
@@ -234,8 +255,8 @@ def _answering(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
-    def __init__(self, models: dict[str, Model], limits: _Limits):
-        self.models, self.limits = models, limits
+    def __init__(self, models: dict[str, Model], limits: _Limits, counters: Counters):
+        self.models, self.limits, self.counters = models, limits, counters
 
     @_answering
     def Predict(self, request, context):
@@ -270,8 +291,8 @@ class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 class _Models(model_service_pb2_grpc.ModelServiceServicer):
-    def __init__(self, models: dict[str, Model]):
-        self.models = models
+    def __init__(self, models: dict[str, Model], counters: Counters):
+        self.models, self.counters = models, counters
 
     @_answering
     def GetModelStatus(self, request, context):
@@ -337,7 +358,13 @@ def _model(name: str, directory: Path, largest: int) -> Model:
     return model
 
 
+def _socket(host: str) -> bool:
+    return host.startswith("unix:")
+
+
 def _loopback(host: str) -> bool:
+    if _socket(host):
+        return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

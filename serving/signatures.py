@@ -107,12 +107,14 @@ class Served:
         leaves: the model's inputs.
         names: the names they are served by.
         posed: the program and what it is fed where the caller says nothing.
+        fill: what takes the place of numbers that are not finite; None: they stay.
     """
 
     explainer: Explainer
     leaves: list[Leaf]
     names: list[str]
     posed: Posed
+    fill: float | None = None
 
     @property
     def specs(self) -> dict[str, tf.TensorSpec]:
@@ -143,13 +145,23 @@ class Served:
         found[protocol.SEED] = tf.constant(np.reshape(self.explainer.seed, [1]).astype(np.int32))
         return found
 
-    def plain(self) -> Any:
-        """The signature of the model's inputs alone."""
+    def plain(self, wanted: list[str] | None = None) -> Any:
+        """The signature of the model's inputs alone, of all outputs or those wanted."""
 
         def body(**inputs: tf.Tensor) -> Tensors:
-            return self._answer(inputs, self.options, (self.posed.against != NOTHING).any())
+            found = self._answer(inputs, self.options, (self.posed.against != NOTHING).any())
+            return {name: value for name, value in found.items() if wanted is None or name in wanted}
 
         return function(body, self.specs, {})
+
+    def signatures(self, name: str) -> dict[str, Any]:
+        """All signatures of the explanation, by name: plain, with options, and of an image its pictures alone."""
+        found = {name: self.plain(), protocol.at(name): self.full()}
+        outputs = found[name].get_concrete_function().structured_outputs
+        for word, key in protocol.pictured(name).items():
+            if any(one.split("_")[0] == word for one in outputs):
+                found[key] = self.plain(protocol.pictures(outputs, word))
+        return found
 
     def full(self) -> Any:
         """The signature that also takes the options."""
@@ -178,9 +190,12 @@ class Served:
         )  # fmt: skip
         rows = tf.shape(leaves[0])[:1]
         none = tf.fill(rows, NOTHING)
-        target = tf.broadcast_to(options[protocol.TARGET], rows) if protocol.TARGET in options else none
-        against = tf.broadcast_to(options[protocol.CONTRAST], rows) if protocol.CONTRAST in options else none
-        seed = tf.broadcast_to(options[protocol.SEED], rows)
+
+        def each(option: str) -> tf.Tensor:
+            # Its name is what an error says of too many or too few rows.
+            return tf.broadcast_to(options[option], rows, name=option) if option in options else none
+
+        target, against, seed = each(protocol.TARGET), each(protocol.CONTRAST), each(protocol.SEED)
         # Codes below the words are no words here, and a single unit has nothing to be contrasted with.
         target = tf.where(target < PREDICTED, OUT_OF_RANGE, target)
         lowest = NOTHING if self.posed.program.units == 1 else AGAINST_PREDICTED
@@ -197,7 +212,8 @@ class Served:
         first = next(i for i, leaf in enumerate(self.leaves) if leaf.explained)
         values = [value for value, leaf in zip(leaves, self.leaves, strict=True) if leaf.explained]
         for (name, _), value, default in zip(self.explained, values, self.posed.fed, strict=True):
-            sent = tf.broadcast_to(options[protocol.of(protocol.BASELINE, name)], tf.shape(value))
+            option = protocol.of(protocol.BASELINE, name)
+            sent = tf.broadcast_to(options[option], tf.shape(value), name=option)
             axes = range(1, len(value.shape))
             absent = tf.reduce_all(tf.math.is_nan(sent), axes, keepdims=True)
             finite = tf.reduce_all(tf.math.is_finite(sent), axes)
@@ -238,7 +254,12 @@ class Served:
             shown = picture.heatmap(last, None if last.shape[1:3] == image.shape[1:3] else tf.shape(image)[1:3])
             named[protocol.of(protocol.HEATMAP, end)] = shown
             named[protocol.overlay(end)] = tf.io.encode_png(picture.paint(shown, image, 0.6, top))
-        return {name: tf.identity(value) for name, value in named.items()}
+        return {name: self._filled(value) for name, value in named.items()}
+
+    def _filled(self, value: tf.Tensor) -> tf.Tensor:
+        if self.fill is None or not value.dtype.is_floating:
+            return tf.identity(value)
+        return tf.where(tf.math.is_finite(value), value, tf.cast(self.fill, value.dtype))
 
     def _image(self, end: str | None, leaves: tuple[tf.Tensor, ...]) -> tf.Tensor | None:
         """The image that maps named `end` lie over, if there is one."""

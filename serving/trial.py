@@ -26,6 +26,9 @@ def run(folder: Path, name: str, wanted: Any, source: Any, served: Served) -> No
     """
     rows = _rows(source, served.leaves, wanted)
     with Servable(folder) as servable:
+        offered = protocol.explanations(servable.signatures)
+        # The fullest signature stands for all of an explanation.
+        lesser = {key for name in offered for key in protocol.kin(name) if key != protocol.at(name)}
         for row in rows:
             sent = _sent(served, row)
             requests = {
@@ -35,7 +38,7 @@ def run(folder: Path, name: str, wanted: Any, source: Any, served: Served) -> No
             }
             try:
                 for key, inputs in requests.items():
-                    if protocol.at(key) not in requests:  # the fuller signature stands for both
+                    if key not in lesser:
                         servable.predict(key, inputs)
             except RequestError as error:
                 if len(rows) > 1:
@@ -86,9 +89,9 @@ def _write(path: Path, name: str, requests: Mapping[str, Mapping[str, Any]], sig
     except ImportError as error:
         raise ImportError("warm-up requests need tfig[serving] (pip install), or pass warmup=False.") from error
     with tf.io.TFRecordWriter(os.fspath(path)) as writer:
+        asked = protocol.asked(signatures)
         for key, inputs in requests.items():
-            numbers = protocol.numbers(signatures[key].outputs)
-            for wanted in [[]] if len(numbers) == len(signatures[key].outputs) else [[], numbers]:
+            for wanted in asked[key]:
                 request = predict_pb2.PredictRequest(inputs=inputs, output_filter=wanted)
                 request.model_spec.name, request.model_spec.signature_name = name, key
                 log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))

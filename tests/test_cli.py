@@ -1,5 +1,6 @@
 """The command line, run in this process and, once, as a process of its own."""
 
+import re
 import subprocess
 import sys
 
@@ -124,6 +125,9 @@ def test_export_inspect_serve_and_query(capsys):
         assert words in printed
     assert main(["inspect", "exported"]) == 0
     assert "no explanations" in capsys.readouterr().out
+    other = keras.models.load_model("model.keras")
+    other.set_weights([2 * weight for weight in other.get_weights()])
+    tfig.export(other, "other/img", {"slope": "gradient"}, warmup=False)
     with tfig.serving.serve("models/img", port=0) as server:
         address = f"127.0.0.1:{server.port}"
         contrast = ["--target", "2", "--against", "runner_up"]
@@ -134,6 +138,22 @@ def test_export_inspect_serve_and_query(capsys):
         np.testing.assert_array_equal(served.attributions, tfig.Explanation.load("local.npz").attributions)
         np.testing.assert_array_equal(cv2.imread("served.png"), cv2.imread("local.png"))
         capsys.readouterr()
+        assert main(["inspect", "img", "--server", address]) == 0
+        printed = capsys.readouterr().out
+        for words in (
+            "version 1: AVAILABLE",
+            "explain:",
+            "takes   x float32[?, 8, 8, 3]",
+            "target int32[?]",
+            "heatmap",
+        ):
+            assert words in printed
+        bounded = ["--clients", "3", "--seconds", "1", "--rows", "2"]
+        assert main(["load", address, "img", *bounded, "--against", "models/img"]) == 0
+        assert re.search(r"3 client\(s\): \d+ answers in \d s, .* p99 \d+ ms; 0 lost, 0 wrong", capsys.readouterr().out)
+        assert main(["load", address, "img", *bounded, "--name", "slope", "--against", "other/img"]) == 1
+        captured = capsys.readouterr()
+        assert "0 lost, 0 wrong" not in captured.out and "lost or answered wrongly" in captured.err
         for arguments, said in (
             ([address, "nope", "image0.png"], "Servable not found"),
             ([address, "img", "image0.png", "--name", "igos"], "offers explain, slope"),
@@ -153,6 +173,8 @@ def test_export_inspect_serve_and_query(capsys):
         (["export", "model.keras", "m", "--explain", "igos", "--explain", "gradient"], "two explanations are named"),
         (["export", "model.keras", "m", "--explain", "conductance"], "pass layer="),
         (["serve", "nowhere", "--port", "0"], "no such directory"),
+        (["load", "localhost:1", "m", "--clients", "0"], "--clients is 0"),
+        (["inspect", "m", "--server", "127.0.0.1:1", "--timeout", "0.3"], "check that the server runs"),
         (["serve", "exported", "--port", "0"], "pass the folder around it"),
         (["inspect", "nowhere"], "no SavedModel"),
     ],

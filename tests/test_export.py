@@ -16,7 +16,7 @@ from tensorflow.python.framework import kernels
 from tensorflow_serving.apis import prediction_log_pb2
 
 import tfig
-from tfig.serving import audit
+from tfig.serving import audit, protocol
 from tfig.serving.servable import RequestError, Servable, proto
 
 X = zoo.images(4)
@@ -83,7 +83,8 @@ def full(rows, target=-1, contrast=-1, seed=0, baseline=np.nan):
 
 def test_signatures_and_names(exported):
     signatures = exported.servable.signatures
-    assert set(signatures) == {"serving_default", *EXPLANATIONS, *(f"{name}_at" for name in EXPLANATIONS)}
+    kinds = ("", "_at", "_heatmap", "_overlay")
+    assert set(signatures) == {"serving_default", *(name + kind for name in EXPLANATIONS for kind in kinds)}
     assert set(signatures["explain"].inputs) == {"x"} and not signatures["explain"].defaults
     assert set(signatures["explain_at"].inputs) == {"x", "target", "contrast", "baseline", "seed"}
     assert set(signatures["explain_at"].defaults) == {"target", "contrast", "baseline", "seed"}
@@ -180,6 +181,33 @@ def test_pictures_are_those_drawn_at_home(exported):
             assert np.abs(drawn.astype(int) - expected).max() <= 1
 
 
+def test_pictures_alone(exported):
+    for name in EXPLANATIONS:
+        whole = exported.run(name, x=X)
+        for word, shown in (("heatmap", "heatmap"), ("overlay", "overlay_bytes")):
+            alone = exported.run(f"{name}_{word}", x=X)
+            assert set(alone) == {shown, "score", "status", "target"}
+            for alias, value in alone.items():
+                np.testing.assert_array_equal(value, whole[alias])
+
+
+def test_numbers_that_json_can_hold(tmp_path):
+    model = keras.Sequential([keras.Input((3,), name="row"), L.Dense(2)])
+    folder = tfig.export(model, tmp_path / "m", {"explain": "integrated_gradients"}, warmup=False, fill_value=0.0)
+    rows = np.array([[1, 2, 3], [1, np.nan, 3], [np.inf, 0, 0]], "float32")
+    with Servable(folder) as servable:
+        found = servable.predict("explain_at", {"row": proto(rows), "target": proto(np.array([0, 1, 1], "int32"))})
+        found = {name: tf.make_ndarray(value) for name, value in found.items()}
+        assert all(np.isfinite(value).all() for value in found.values())
+        np.testing.assert_array_equal(found["status"], [0, 2, 2])
+        np.testing.assert_array_equal(found["attributions"][1:], 0)
+        expected = tfig.explain(model, rows[:1], target=0)
+        np.testing.assert_allclose(found["attributions"][:1], expected.attributions, rtol=1e-5)
+        json.loads(json.dumps({name: value.tolist() for name, value in found.items()}, allow_nan=False))
+    with pytest.raises(ValueError, match="finite number"):
+        tfig.export(model, tmp_path / "m", {"explain": "gradient"}, fill_value=float("nan"))
+
+
 def test_output_filter(exported):
     assert set(exported.run("explain", ["score", "status"], x=X)) == {"score", "status"}
     assert exported.run("explain", ["overlay_bytes"], x=X[:1])["overlay_bytes"][0].startswith(b"\x89PNG")
@@ -196,7 +224,7 @@ def test_wrong_shapes_are_rejected(exported):
         ("seed", np.zeros(2, "int32")),
         ("baseline", np.zeros((4, 4, 8, 3), "float32")),
     ):
-        with pytest.raises(Failed):
+        with pytest.raises(Failed, match=option):
             loaded.run("explain_at", x=X, **{option: value})
     loaded.close()
 
@@ -228,20 +256,25 @@ def test_the_description(exported):
     assert described["inputs"] == {"x": {"shape": [None, 8, 8, 3], "dtype": "float32", "explained": True}}
     one = described["explanations"]["explain"]
     assert one["method"] == "integrated_gradients" and one["parameters"]["steps"] == 8
-    assert one["signatures"] == ["explain", "explain_at"] and "Sundararajan" in one["reference"]
+    assert (
+        one["signatures"] == ["explain", "explain_at", "explain_heatmap", "explain_overlay"]
+        and "Sundararajan" in one["reference"]
+    )
     assert one["baseline"] == "zeros" and one["options"]["target"] == {"shape": [None], "dtype": "int32"}
     assert set(described["statuses"]) == {"0", "1", "2"}
 
 
 def test_warm_up_requests_are_for_every_signature_and_run(exported):
     records = tf.data.TFRecordDataset(str(exported.folder / "assets.extra/tf_serving_warmup_requests"))
-    asked = set()
+    asked = []
     for record in records.as_numpy_iterator():
         request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
         exported.servable.predict(request.model_spec.signature_name, request.inputs, request.output_filter)
-        asked.add(request.model_spec.signature_name)
+        asked.append((request.model_spec.signature_name, list(request.output_filter)))
         assert request.model_spec.name == "images"
-    assert asked == set(exported.servable.signatures)
+    known = protocol.asked(exported.servable.signatures)
+    assert sorted(asked) == sorted((key, wanted) for key, sets in known.items() for wanted in sets)
+    assert set(known) == set(exported.servable.signatures)
 
 
 def test_batching_parameters(exported):

@@ -1,10 +1,16 @@
 """The wheel and the editable install, from outside the checkout."""
 
+import http.server
+import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import threading
 import zipfile
+
+import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -44,21 +50,54 @@ def test_deployment_files_say_the_same():
     import yaml
 
     folder = ROOT / "serving" / "deploy"
-    compose = yaml.safe_load((folder / "compose.yaml").read_text())["services"]["serving"]
-    deployment, service, scaler, budget = yaml.safe_load_all((folder / "kubernetes.yaml").read_text())
+    composed = yaml.safe_load((folder / "compose.yaml").read_text())
+    compose = composed["services"]["serving"]
+    config, deployment, service, scaler, budget = yaml.safe_load_all((folder / "kubernetes.yaml").read_text())
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert compose["image"] == container["image"] and compose["command"] == container["args"]
     flags = dict(flag.removeprefix("--").split("=") for flag in container["args"])
     ports = {port["name"]: str(port["containerPort"]) for port in container["ports"]}
     assert ports == {"grpc": flags["port"], "rest": flags["rest_api_port"]} == {"grpc": "8500", "rest": "8501"}
     assert {port["targetPort"] for port in service["spec"]["ports"]} == set(ports)
-    for probe in ("startupProbe", "readinessProbe"):
-        assert container[probe]["httpGet"] == {"path": f"/v1/models/{flags['model_name']}", "port": "rest"}
-    assert container["livenessProbe"]["tcpSocket"]["port"] == "grpc"
+    for probe in ("startupProbe", "livenessProbe"):
+        assert container[probe]["grpc"] == {"port": 8500} and flags["enable_grpc_healthcheck_service"] == "true"
+    assert f"/v1/models/{flags['model_name']} " in container["readinessProbe"]["exec"]["command"][-1]
+    pod = deployment["spec"]["template"]["spec"]
+    assert int(container["lifecycle"]["preStop"]["exec"]["command"][-1]) < pod["terminationGracePeriodSeconds"]
     assert {"cpu", "memory"} == set(container["resources"]["requests"]) == set(container["resources"]["limits"])
-    (volume,), (mount,) = deployment["spec"]["template"]["spec"]["volumes"], container["volumeMounts"]
-    assert volume["name"] == mount["name"] and flags["model_base_path"].startswith(mount["mountPath"])
+    assert [volume["name"] for volume in pod["volumes"]] == [mount["name"] for mount in container["volumeMounts"]]
+    assert flags["model_base_path"].startswith(container["volumeMounts"][0]["mountPath"])
+    (name,) = config["data"]
+    assert flags["monitoring_config_file"] == f"{container['volumeMounts'][1]['mountPath']}/{name}"
+    assert composed["configs"]["monitoring"]["content"] == config["data"][name].strip()
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert labels == service["spec"]["selector"] == budget["spec"]["selector"]["matchLabels"]
     assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
     assert int(flags["grpc_max_threads"]) > 0 and flags["enable_per_model_batching_parameters"] == "true"
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="the probe is written for bash")
+def test_the_probe_tells_a_model_that_is_there_from_one_that_loads():
+    import yaml
+
+    documents = yaml.safe_load_all((ROOT / "serving" / "deploy" / "kubernetes.yaml").read_text())
+    deployment = next(one for one in documents if one["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    said = {"state": ""}
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)  # as TensorFlow Serving, in any state
+            self.end_headers()
+            self.wfile.write(json.dumps({"model_version_status": [{"version": "1", **said}]}, indent=1).encode())
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("localhost", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = container["readinessProbe"]["exec"]["command"]
+        probe = [*command[:-1], command[-1].replace("/8501", f"/{server.server_port}")]
+        for said["state"], ready in (("LOADING", False), ("AVAILABLE", True), ("END", False)):
+            assert (subprocess.run(probe, check=False).returncode == 0) == ready
+        server.shutdown()

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 
 import grpc
 import keras
@@ -32,7 +34,8 @@ from tensorflow_serving.apis import (
 )
 
 import tfig
-from tfig.serving import Client, ServingError, serve
+from tfig.serving import Client, ServingError, answers, protocol, serve
+from tfig.serving.servable import Servable
 
 X = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
 LONG = tfig.SmoothGrad(tfig.IntegratedGradients(steps=2000), samples=8000)  # some ten seconds
@@ -415,15 +418,19 @@ def test_tls_and_mutual_tls(models, tmp_path):
         with Client(address, "table", ca=made["ca"]) as client:
             assert client.explain(X).attributions.shape == X.shape
         for trusted in ({}, {"ca": tmp_path / "stranger.pem"}):
-            with Client(address, "table", timeout=1.0, **trusted) as client, pytest.raises(ServingError) as error:
+            begin = time.monotonic()
+            patient = Client(address, "table", timeout=20.0 if trusted else 1.0, **trusted)
+            with patient as client, pytest.raises(ServingError) as error:
                 client.explain(X)
-            assert error.value.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)
+            assert error.value.code is Code.UNAVAILABLE and time.monotonic() - begin < 15
+            assert ("certificates do not fit" in str(error.value)) == bool(trusted)
     with serve(models / "table", port=0, client_ca=made["ca"], **files) as server:
         address = f"localhost:{server.port}"
         with Client(address, "table", ca=made["ca"], **own) as client:
             assert client.predict(X).shape == (3, 4)
-        with Client(address, "table", ca=made["ca"], timeout=1.0) as client, pytest.raises(ServingError):
+        with Client(address, "table", ca=made["ca"], timeout=2.0) as client, pytest.raises(ServingError) as error:
             client.predict(X)
+        assert error.value.code is Code.UNAVAILABLE
 
 
 def process(directory, port):
@@ -454,9 +461,14 @@ def test_killed_in_the_middle_of_a_request_and_back(models):
         client.explain(X)
     assert error.value.code is Code.UNAVAILABLE and "check that the server runs" in str(error.value)
     running.wait()
-    patient = Client(f"127.0.0.1:{port}", "slow", retries=20)
+    patient = Client(f"127.0.0.1:{port}", "slow")
+    begin = time.monotonic()
+    later = threading.Timer(4.0, lambda: None)
+    later.start()
+    asked = concurrent.futures.ThreadPoolExecutor(1).submit(patient.predict, X)  # while the server is away
+    later.join()
     back = concurrent.futures.ThreadPoolExecutor(1).submit(process, models / "slow", port)
-    assert patient.predict(X).shape == (3, 4)  # asked while the server is still away
+    assert asked.result().shape == (3, 4) and time.monotonic() - begin > 4
     running = back.result()
     assert client.predict(X).shape == (3, 4)
     running.terminate()
@@ -490,6 +502,99 @@ def test_the_client_splits_and_retries(server):
     assert len(e) == 70
     with Client(server.address, "table", request_bytes=100) as client:
         np.testing.assert_allclose(client.explain(many).attributions, e.attributions, rtol=1e-4, atol=1e-6)
+
+
+def test_more_clients_than_threads_lose_nothing(models):
+    expected = tfig.explain(table(), X, tfig.IntegratedGradients(steps=8)).attributions
+    with serving(models / "table", max_requests=2) as server:
+
+        def ask(_):
+            with Client(server.address, "table", timeout=120) as client:
+                return [client.explain(X).attributions for _ in range(5)]
+
+        with concurrent.futures.ThreadPoolExecutor(24) as pool:
+            for found in pool.map(ask, range(24)):
+                for one in found:
+                    np.testing.assert_array_equal(one, expected)
+
+
+def test_the_client_asks_for_no_set_of_outputs_that_is_not_warm(tmp_path):
+    """A server keeps a copy of the graph for each."""
+    model, x = zoo.build("sequential"), zoo.images(2)
+    folder = tfig.export(model, tmp_path / "m", {"explain": tfig.IntegratedGradients(4)}, warmup=False)
+    with Servable(folder) as servable:
+        warm = protocol.asked(servable.signatures)
+    with serving(tmp_path / "m") as server, Client(server.address, "m") as client:
+        held = server._models["m"]._loaded[1]
+        asked, plain = [], held.predict
+
+        def noted(signature, inputs, wanted=(), seconds=None):
+            asked.append((signature, list(wanted)))
+            return plain(signature, inputs, wanted, seconds)
+
+        held.predict = noted
+        whole = client.explain(x)
+        alone = [client.explain(x, outputs=one) for one in ("heatmap", "overlay_bytes", "score", "attributions")]
+        both = client.explain(x, outputs=["heatmap", "attributions"], target=1)
+    assert [signature for signature, _ in asked] == [
+        "explain", "explain_heatmap", "explain_overlay", "explain", "explain", "explain_at"
+    ]  # fmt: skip
+    assert all(wanted in warm[signature] for signature, wanted in asked)
+    np.testing.assert_allclose(alone[0].trace["heatmap"], whole.heatmap(), rtol=1e-5, atol=1e-6)
+    assert alone[1].trace["overlay_bytes"][0].startswith(b"\x89PNG") and set(alone[1].trace) == {"overlay_bytes"}
+    assert alone[2].attributions is None and set(both.trace) == {"heatmap"}
+    np.testing.assert_array_equal(alone[3].attributions, whole.attributions)
+
+
+def test_counters_in_the_names_of_tensorflow_serving(models):
+    with serving(models / "table", metrics_port=0) as server:
+        for _ in range(3):
+            server.stub.Predict(request(signature="explain", x=X))
+        refused(server.stub.Predict, request(signature="bogus", x=X))
+        refused(server.stub.Predict, request("nope", x=X))
+        at = f"http://127.0.0.1:{server.metrics_port}"
+        with urllib.request.urlopen(f"{at}/monitoring/prometheus/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(at)
+    count, latency = ":tensorflow:serving:request_count", ":tensorflow:serving:request_latency"
+    for line in (
+        f'{count}{{model_name="table",status="OK"}} 3',
+        f'{count}{{model_name="table",status="FAILED_PRECONDITION"}} 1',
+        f'{count}{{model_name="",status="NOT_FOUND"}} 1',  # names that callers make up are not kept
+        f'{latency}_count{{model_name="table",API="Predict",entrypoint="GRPC"}} 4',
+        f'{latency}_bucket{{model_name="table",API="Predict",entrypoint="GRPC",le="+Inf"}} 4',
+    ):
+        assert line in lines
+    # The format's own rule: buckets never fall.
+    held = [int(line.split()[-1]) for line in lines if line.startswith(latency + "_bucket") and '"table"' in line]
+    assert held == sorted(held) and len(held) == 34
+
+
+def test_a_socket_of_this_machine(models, tmp_path):
+    with serve(models / "table", host=f"unix:{tmp_path}/s", port=0), Client(f"unix:{tmp_path}/s", "table") as client:
+        assert client.predict(X).shape == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "advice"),
+    [
+        (Code.INVALID_ARGUMENT, "Task size 48 is larger than maximum input batch size 32", "pass rows="),
+        (Code.INVALID_ARGUMENT, "Batching session Run() input tensors must have equal 0th-dimension size", "each row"),
+        (Code.RESOURCE_EXHAUSTED, "Received message larger than max (9 vs. 4)", "max_message_bytes"),
+        (Code.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full", "queue is full"),
+        (Code.UNAVAILABLE, "Ssl handshake failed: SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED", "certificates"),
+    ],
+)
+def test_what_a_server_says_gets_its_advice(code, details, advice):
+    class Refused(grpc.RpcError):
+        def code(self):
+            return code
+
+        def details(self):
+            return details
+
+    assert advice in str(answers.failed(Refused(), "host:1"))
 
 
 def test_the_clients_words(server):

@@ -29,7 +29,7 @@ ASKED = {
     "conductance": tfig.Conductance(steps=8),
 }
 MODELS = ("batch_normalised", "two_inputs", "tokens", "half")
-FEW = ("gradient", "ig", "smooth", "igos")  # the others differ in nothing that a kind of model changes
+FEW = ("ig", "igos")  # the others differ in nothing that a kind of model changes
 
 
 class Case:
