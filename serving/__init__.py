@@ -14,6 +14,7 @@ LAZY = {
     "Client": "client",
     "ServingError": "answers",
     "Server": "server",
+    "guard": "front",
     "serve": "server",
 }
 

@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def add(commands: Any) -> None:
     _add_query(commands)
     _add_inspect(commands)
     _add_load(commands)
+    _add_guard(commands)
 
 
 def _add_export(commands: Any) -> None:
@@ -55,19 +57,49 @@ def _add_serve(commands: Any) -> None:
     one.add_argument(
         "directories", metavar="[NAME=]DIR", nargs="+", help="of a model's versions (default name: the directory's)"
     )
+    _add_listening(one, message_bytes=256 * 2**20, rows=1024)
+    one.set_defaults(run=run_serve)
+
+
+def _add_guard(commands: Any) -> None:
+    one = commands.add_parser(
+        "guard",
+        help="stand in front of a TensorFlow Serving and pass on only what it can answer",
+        description="Stand in front of a TensorFlow Serving and pass on only what fits the signatures of its models.",
+    )
+    one.add_argument("address", metavar="ADDRESS", help="of the server behind: host:port, or unix:PATH")
+    one.add_argument("models", metavar="MODEL", nargs="+", help="that may be asked, by its name there")
+    one.add_argument("--signature", metavar="NAME", action="append", help="that may be asked; default: all")
+    one.add_argument(
+        "--seconds", type=float, default=60.0, metavar="S", help="a request may take (default: %(default)s)"
+    )
+    _add_listening(one, message_bytes=16 * 2**20, rows=32)
+    for word, meaning in (("ca", "who signed its certificate"), ("certificate", "yours, for it"), ("key", "its key")):
+        one.add_argument(f"--server-{word}", metavar="PEM", help=f"of the server behind: {meaning}")
+    one.set_defaults(run=run_guard)
+
+
+def _add_listening(one: argparse.ArgumentParser, message_bytes: int, rows: int) -> None:
     one.add_argument("--port", type=int, default=8500, help="default: %(default)s; 0 picks a free one")
-    one.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    one.add_argument("--host", default="127.0.0.1", help="address to listen on, or unix:PATH (default: %(default)s)")
     one.add_argument("--insecure", action="store_true", help="allow plaintext on an address that others can reach")
     one.add_argument("--certificate", metavar="PEM", help="the server's certificate, for TLS")
     one.add_argument("--key", metavar="PEM", help="its private key")
     one.add_argument("--client-ca", metavar="PEM", help="take only clients with a certificate signed by this CA")
-    one.add_argument("--max-message-bytes", type=int, default=256 * 2**20, metavar="N", help="default: %(default)s")
-    one.add_argument("--max-rows", type=int, default=1024, metavar="N", help="of a request (default: %(default)s)")
+    one.add_argument("--max-message-bytes", type=int, default=message_bytes, metavar="N", help="default: %(default)s")
+    one.add_argument("--max-rows", type=int, default=rows, metavar="N", help="of a request (default: %(default)s)")
     one.add_argument("--max-requests", type=int, default=64, metavar="N", help="at a time (default: %(default)s)")
     one.add_argument(
         "--metrics-port", type=int, metavar="N", help="show counts and latencies to Prometheus on this port, over HTTP"
     )
-    one.set_defaults(run=run_serve)
+
+
+def _listening(options: argparse.Namespace) -> dict[str, Any]:
+    names = (
+        "port", "host", "insecure", "certificate", "key", "client_ca", "max_message_bytes", "max_rows", "max_requests",
+        "metrics_port",
+    )  # fmt: skip
+    return {name: getattr(options, name) for name in names}
 
 
 def _add_query(commands: Any) -> None:
@@ -188,13 +220,27 @@ def run_serve(options: argparse.Namespace) -> None:
         if name in directories:
             raise CommandError(f"two models are named {name!r}; say NAME=DIR")
         directories[name] = folder
-    server = serve(
-        directories, options.port, host=options.host, insecure=options.insecure, certificate=options.certificate,
-        key=options.key, client_ca=options.client_ca, max_message_bytes=options.max_message_bytes,
-        max_rows=options.max_rows, max_requests=options.max_requests, metrics_port=options.metrics_port,
-    )  # fmt: skip
+    _serving(serve(directories, **_listening(options)), directories, options)
+
+
+def run_guard(options: argparse.Namespace) -> None:
+    """Stand in front of a server until told to stop."""
+    from tfig.serving import ServingError, guard
+
+    behind = {f"server_{word}": getattr(options, f"server_{word}") for word in ("ca", "certificate", "key")}
+    try:
+        server = guard(
+            options.address, options.models, signatures=options.signature, seconds=options.seconds, **behind,
+            **_listening(options),
+        )  # fmt: skip
+    except ServingError as error:
+        raise CommandError(str(error)) from error
+    _serving(server, options.models, options)
+
+
+def _serving(server: Any, models: Iterable[str], options: argparse.Namespace) -> None:
     where = options.host if options.host.startswith("unix:") else f"{options.host}:{server.port}"
-    print(f"serving {', '.join(directories)} on {where}; stop with Ctrl-C", flush=True)
+    print(f"serving {', '.join(models)} on {where}; stop with Ctrl-C", flush=True)
     server.wait()
 
 

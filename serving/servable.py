@@ -32,76 +32,24 @@ class RequestError(Exception):
         self.code = code
 
 
-class Servable:
-    """One version of a model: its signatures, and their answers to tensors as they are sent.
+class Signatures:
+    """The signatures of a model, and what is sent to them checked as TensorFlow Serving would, and before it.
 
-    Args:
-        folder: of the version, with ``saved_model.pb`` in it.
+    Attributes:
+        signatures: `SignatureDef`s by name.
         largest: bytes of the largest tensor taken.
-
-    Raises:
-        ValueError: it does not load; the message says why.
     """
 
-    def __init__(self, folder: str | os.PathLike, largest: int = 2**31 - 1):
-        self.folder, self.largest = Path(folder), largest
-        self._session = tf.compat.v1.Session(graph=tf.Graph())
-        try:
-            with _quiet():
-                graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(folder))
-        except Exception as error:  # whatever the loader raises, the reason is in its message
-            self._session.close()
-            raise ValueError(f"{str(folder)!r} is no SavedModel that loads: {error}") from error
+    def __init__(self, signatures: Mapping[str, Any], largest: int):
+        self.largest = largest
         self.signatures: dict[str, Any] = {
-            name: signature for name, signature in graph.signature_def.items() if name != "__saved_model_init_op"
+            name: signature for name, signature in signatures.items() if name != "__saved_model_init_op"
         }
-        self._open = True
-        self._using = 0
-        self._free = threading.Condition()
 
-    def __enter__(self) -> "Servable":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Release the session once requests in flight are answered."""
-        with self._free:
-            self._open = False
-            self._free.wait_for(lambda: not self._using)
-            self._session.close()
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[bool]:
-        """While open, it is not released; whether it still could be held."""
-        with self._free:
-            if not self._open:
-                held = False
-            else:
-                held, self._using = True, self._using + 1
-        try:
-            yield held
-        finally:
-            if held:
-                with self._free:
-                    self._using -= 1
-                    self._free.notify_all()
-
-    def predict(
-        self,
-        signature: str,
-        inputs: Mapping[str, Any],
-        output_filter: Iterable[str] = (),
-        seconds: float | None = None,
-    ) -> dict[str, Any]:
-        """The answer of a signature to tensors (`TensorProto`), by output name.
-
-        Args:
-            signature: its name; "" stands for ``serving_default``.
-            inputs: name -> `TensorProto`; those with defaults may be left out.
-            output_filter: the outputs wanted; all, if empty.
-            seconds: after which the work is stopped.
+    def checked(
+        self, signature: str, inputs: Mapping[str, Any], output_filter: Iterable[str]
+    ) -> tuple[str, dict[str, np.ndarray], list[str]]:
+        """(the signature's name, arrays of its inputs, the outputs wanted).
 
         Raises:
             RequestError: with the status and words of TensorFlow Serving.
@@ -110,17 +58,7 @@ class Servable:
         if name not in self.signatures:
             raise RequestError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
         definition = self.signatures[name]
-        arrays = self._arrays(definition, inputs)
-        wanted = self._wanted(definition, list(output_filter))
-        feed = {definition.inputs[alias].name: array for alias, array in arrays.items()}
-        options = None
-        if seconds is not None:
-            options = tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(min(seconds, DAY) * 1000)))
-        try:
-            found = self._session.run([definition.outputs[alias].name for alias in wanted], feed, options)
-        except tf.errors.OpError as error:
-            raise RequestError(_status(error.error_code), error.message) from error
-        return {alias: proto(value) for alias, value in zip(wanted, found, strict=True)}
+        return name, self._arrays(definition, inputs), self._wanted(definition, list(output_filter))
 
     def _arrays(self, definition: Any, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         takes, defaults = definition.inputs, getattr(definition, "defaults", {})
@@ -181,6 +119,91 @@ class Servable:
             if output_filter.count(alias) > 1:
                 raise RequestError("INVALID_ARGUMENT", f"duplicate output tensor alias: {alias}")
         return output_filter or sorted(definition.outputs)
+
+
+class Servable(Signatures):
+    """One version of a model: its signatures, and their answers to tensors as they are sent.
+
+    Args:
+        folder: of the version, with ``saved_model.pb`` in it.
+        largest: bytes of the largest tensor taken.
+
+    Raises:
+        ValueError: it does not load; the message says why.
+    """
+
+    def __init__(self, folder: str | os.PathLike, largest: int = 2**31 - 1):
+        self.folder = Path(folder)
+        self._session = tf.compat.v1.Session(graph=tf.Graph())
+        try:
+            with _quiet():
+                graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(folder))
+        except Exception as error:  # whatever the loader raises, the reason is in its message
+            self._session.close()
+            raise ValueError(f"{str(folder)!r} is no SavedModel that loads: {error}") from error
+        super().__init__(graph.signature_def, largest)
+        self._open = True
+        self._using = 0
+        self._free = threading.Condition()
+
+    def __enter__(self) -> "Servable":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the session once requests in flight are answered."""
+        with self._free:
+            self._open = False
+            self._free.wait_for(lambda: not self._using)
+            self._session.close()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[bool]:
+        """While open, it is not released; whether it still could be held."""
+        with self._free:
+            if not self._open:
+                held = False
+            else:
+                held, self._using = True, self._using + 1
+        try:
+            yield held
+        finally:
+            if held:
+                with self._free:
+                    self._using -= 1
+                    self._free.notify_all()
+
+    def predict(
+        self,
+        signature: str,
+        inputs: Mapping[str, Any],
+        output_filter: Iterable[str] = (),
+        seconds: float | None = None,
+    ) -> dict[str, Any]:
+        """The answer of a signature to tensors (`TensorProto`), by output name.
+
+        Args:
+            signature: its name; "" stands for ``serving_default``.
+            inputs: name -> `TensorProto`; those with defaults may be left out.
+            output_filter: the outputs wanted; all, if empty.
+            seconds: after which the work is stopped.
+
+        Raises:
+            RequestError: with the status and words of TensorFlow Serving.
+        """
+        name, arrays, wanted = self.checked(signature, inputs, output_filter)
+        definition = self.signatures[name]
+        feed = {definition.inputs[alias].name: array for alias, array in arrays.items()}
+        options = None
+        if seconds is not None:
+            options = tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(min(seconds, DAY) * 1000)))
+        try:
+            found = self._session.run([definition.outputs[alias].name for alias in wanted], feed, options)
+        except tf.errors.OpError as error:
+            raise RequestError(_status(error.error_code), error.message) from error
+        return {alias: proto(value) for alias, value in zip(wanted, found, strict=True)}
 
 
 def proto(value: Any) -> Any:

@@ -79,6 +79,17 @@ def serve(
     >>> with tfig.serving.serve("models/digits", port=8500) as server:
     ...     server.wait()
     """
+    check(host, port, insecure, certificate, key, client_ca)
+    limits = Limits(max_message_bytes, max_rows, max_requests)
+
+    def load() -> dict[str, Model]:
+        return {name: _model(name, Path(folder), max_message_bytes) for name, folder in _named(directory).items()}
+
+    return started(load, limits, host, port, credentials(certificate, key, client_ca), poll, metrics_port)
+
+
+def check(host: str, port: Any, insecure: bool, certificate: Any, key: Any, client_ca: Any) -> None:
+    """Refuse where a server would listen in a way that nobody can want."""
     if not insecure and certificate is None and not _loopback(host):
         raise ValueError(
             f"host {host!r} can be reached by others in plaintext; pass certificate= and key= for TLS, or "
@@ -88,45 +99,46 @@ def serve(
         raise ValueError("TLS needs certificate= and key= together, and client_ca= needs both.")
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 2**16:
         raise ValueError(f"port is {port!r}; it must be an int from 0 (a free one) to 65535.")
-    for name, value in (
-        ("max_message_bytes", max_message_bytes),
-        ("max_rows", max_rows),
-        ("max_requests", max_requests),
-    ):
-        if value < 1:
-            raise ValueError(f"{name} is {value!r}; it must be at least 1.")
-    models: dict[str, Model] = {}
+
+
+def started(
+    load: Callable[[], dict[str, Any]],
+    limits: "Limits",
+    host: str,
+    port: int,
+    shown: grpc.ServerCredentials | None,
+    poll: float,
+    metrics_port: int | None,
+) -> "Server":
+    """A server that listens, of the models that `load` gives once the port is its own."""
+    models: dict[str, Any] = {}
     options = [
-        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),
     ]
     # A thread for each request in flight, and some to turn the others away.
-    pool = concurrent.futures.ThreadPoolExecutor(max_requests + 4, thread_name_prefix="tfig-serving")
+    pool = concurrent.futures.ThreadPoolExecutor(limits.requests + 4, thread_name_prefix="tfig-serving")
     server = grpc.server(pool, options=options)
     counted = counters.Counters()
-    prediction = _Prediction(models, _Limits(max_message_bytes, max_rows, max_requests), counted)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Prediction(models, limits, counted), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Models(models, counted), server)
     healthy = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     address = host if _socket(host) else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        if certificate is None or key is None:
-            bound = server.add_insecure_port(address)
-        else:
-            bound = server.add_secure_port(address, _credentials(Path(certificate), Path(key), client_ca))
+        bound = server.add_insecure_port(address) if shown is None else server.add_secure_port(address, shown)
     except RuntimeError as error:
-        files = "" if certificate is None else ", or the certificate and key are no pair of PEM files"
+        others = "" if shown is None else ", or the certificate and key are no pair of PEM files"
         raise OSError(
-            f"cannot listen on {address}: the port is taken, or the address is not of this machine{files}; pass "
+            f"cannot listen on {address}: the port is taken, or the address is not of this machine{others}; pass "
             "another port, or 0 for a free one"
         ) from error
-    models.update({name: _model(name, Path(folder), max_message_bytes) for name, folder in _named(directory).items()})
-    if metrics_port is None:
-        return Server(server, models, healthy, bound, poll)
-    shown = counters.serve(counted, "127.0.0.1" if _socket(host) else host, metrics_port)
-    return Server(server, models, healthy, bound, poll, shown)
+    models.update(load())
+    metrics = None
+    if metrics_port is not None:
+        metrics = counters.serve(counted, "127.0.0.1" if _socket(host) else host, metrics_port)
+    return Server(server, models, healthy, bound, poll, metrics)
 
 
 class Server:
@@ -191,11 +203,14 @@ class Server:
             self.stop(grace)
 
 
-class _Limits:
+class Limits:
     """How much is taken at once."""
 
     def __init__(self, message_bytes: int, rows: int, requests: int):
-        self.message_bytes, self.rows = message_bytes, rows
+        for name, value in (("max_message_bytes", message_bytes), ("max_rows", rows), ("max_requests", requests)):
+            if value < 1:
+                raise ValueError(f"{name} is {value!r}; it must be at least 1.")
+        self.message_bytes, self.rows, self.requests = message_bytes, rows, requests
         self._free = threading.Semaphore(requests)
 
     @contextlib.contextmanager
@@ -255,7 +270,7 @@ def _answering(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
-    def __init__(self, models: dict[str, Model], limits: _Limits, counters: Counters):
+    def __init__(self, models: dict[str, Model], limits: Limits, counters: Counters):
         self.models, self.limits, self.counters = models, limits, counters
 
     @_answering
@@ -371,7 +386,10 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _credentials(certificate: Path, key: Path, client_ca: str | os.PathLike | None) -> grpc.ServerCredentials:
+def credentials(certificate: Any, key: Any, client_ca: Any) -> grpc.ServerCredentials | None:
+    """What a server shows of itself, from PEM files; None: plaintext."""
+    if certificate is None or key is None:
+        return None
     roots = None if client_ca is None else Path(client_ca).read_bytes()
-    pair = [(key.read_bytes(), certificate.read_bytes())]
+    pair = [(Path(key).read_bytes(), Path(certificate).read_bytes())]
     return grpc.ssl_server_credentials(pair, roots, require_client_auth=roots is not None)

@@ -145,23 +145,31 @@ class Served:
         found[protocol.SEED] = tf.constant(np.reshape(self.explainer.seed, [1]).astype(np.int32))
         return found
 
-    def plain(self, wanted: list[str] | None = None) -> Any:
-        """The signature of the model's inputs alone, of all outputs or those wanted."""
+    def signatures(self, name: str) -> dict[str, Any]:
+        """All signatures of the explanation, by name: plain, with options, and of an image its pictures alone.
+
+        The others call the fullest, so that the graph is there once.
+        """
+        full = self.full()
+        outputs = list(full.get_concrete_function().structured_outputs)
+        contrasted = (self.posed.against != NOTHING).any()
+        plain = [one for one in outputs if contrasted or one != protocol.CONTRAST]
+        found = {name: self._part(full, plain), protocol.at(name): full}
+        for word, key in protocol.pictured(name).items():
+            wanted = protocol.pictures(outputs, word)
+            if any(one.split("_")[0] == word for one in wanted):
+                found[key] = self._part(full, wanted)
+        return found
+
+    def _part(self, full: Any, wanted: list[str]) -> Any:
+        """The signature of the model's inputs alone, of some of the outputs."""
+        options = self.options.values()
 
         def body(**inputs: tf.Tensor) -> Tensors:
-            found = self._answer(inputs, self.options, (self.posed.against != NOTHING).any())
-            return {name: value for name, value in found.items() if wanted is None or name in wanted}
+            found = full(*(inputs[name] for name in self.specs), *options)
+            return {name: tf.identity(found[name]) for name in wanted}
 
         return function(body, self.specs, {})
-
-    def signatures(self, name: str) -> dict[str, Any]:
-        """All signatures of the explanation, by name: plain, with options, and of an image its pictures alone."""
-        found = {name: self.plain(), protocol.at(name): self.full()}
-        outputs = found[name].get_concrete_function().structured_outputs
-        for word, key in protocol.pictured(name).items():
-            if any(one.split("_")[0] == word for one in outputs):
-                found[key] = self.plain(protocol.pictures(outputs, word))
-        return found
 
     def full(self) -> Any:
         """The signature that also takes the options."""
@@ -172,7 +180,7 @@ class Served:
         }
 
         def body(**inputs: tf.Tensor) -> Tensors:
-            return self._answer(inputs, inputs, True)
+            return self._answer(inputs)
 
         return function(body, {**self.specs, **specs}, options)
 
@@ -181,8 +189,8 @@ class Served:
         baselines = {protocol.of(protocol.BASELINE, name): leaf.shape[1:] for name, leaf in self.explained}
         return baselines.get(option, ())
 
-    def _answer(self, inputs: Tensors, options: Tensors, contrasted: bool) -> Tensors:
-        """What both signatures return: the program's answer, by name."""
+    def _answer(self, inputs: Tensors) -> Tensors:
+        """The program's answer to inputs and options, by name."""
         leaves = tuple(
             tf.cast(tf.ensure_shape(inputs[name], leaf.shape), leaf.compute_dtype) if leaf.explained
             else tf.ensure_shape(inputs[name], leaf.shape)
@@ -193,16 +201,16 @@ class Served:
 
         def each(option: str) -> tf.Tensor:
             # Its name is what an error says of too many or too few rows.
-            return tf.broadcast_to(options[option], rows, name=option) if option in options else none
+            return tf.broadcast_to(inputs[option], rows, name=option) if option in inputs else none
 
         target, against, seed = each(protocol.TARGET), each(protocol.CONTRAST), each(protocol.SEED)
         # Codes below the words are no words here, and a single unit has nothing to be contrasted with.
         target = tf.where(target < PREDICTED, OUT_OF_RANGE, target)
         lowest = NOTHING if self.posed.program.units == 1 else AGAINST_PREDICTED
         against = tf.where(against < lowest, OUT_OF_RANGE, against)
-        leaves, fed = self._baselines(leaves, options)
+        leaves, fed = self._baselines(leaves, inputs)
         found = self.posed.program.run(leaves, target, against, seed, self._chunk(leaves), fed, ())
-        return self._named(found, leaves, contrasted)
+        return self._named(found, leaves)
 
     def _baselines(self, leaves: tuple[tf.Tensor, ...], options: Tensors) -> tuple[tuple, tuple]:
         """(leaves, baselines to feed): a row of NaN is the default; a row of some NaN is no baseline, and no input."""
@@ -230,12 +238,12 @@ class Served:
         sizes = [tf.reduce_prod(tf.shape(leaf)[1:]) for leaf in leaves]
         return tf.clip_by_value(CHUNK_ELEMENTS // tf.maximum(tf.reduce_max(tf.stack(sizes)), 1), 1, 256)
 
-    def _named(self, found: dict[str, Any], leaves: tuple[tf.Tensor, ...], contrasted: bool) -> Tensors:
+    def _named(self, found: dict[str, Any], leaves: tuple[tf.Tensor, ...]) -> Tensors:
         named = {protocol.STATUS: found["status"], protocol.SCORE: found["score"]}
         for word in (protocol.TARGET, protocol.BASELINE_SCORE, protocol.DELTA):
             if word in found:
                 named[word] = found[word]
-        if contrasted and "against" in found:
+        if "against" in found:
             named[protocol.CONTRAST] = found["against"]
         named.update({protocol.TRACE + word: value for word, value in found["trace"].items()})
         maps = found["attributions"]

@@ -174,6 +174,7 @@ def test_export_inspect_serve_and_query(capsys):
         (["export", "model.keras", "m", "--explain", "conductance"], "pass layer="),
         (["serve", "nowhere", "--port", "0"], "no such directory"),
         (["load", "localhost:1", "m", "--clients", "0"], "--clients is 0"),
+        (["guard", "127.0.0.1:1", "m", "--port", "0", "--seconds", "0.5"], "check that the server runs"),
         (["inspect", "m", "--server", "127.0.0.1:1", "--timeout", "0.3"], "check that the server runs"),
         (["serve", "exported", "--port", "0"], "pass the folder around it"),
         (["inspect", "nowhere"], "no SavedModel"),

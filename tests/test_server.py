@@ -34,7 +34,7 @@ from tensorflow_serving.apis import (
 )
 
 import tfig
-from tfig.serving import Client, ServingError, answers, protocol, serve
+from tfig.serving import Client, ServingError, answers, guard, protocol, serve
 from tfig.serving.servable import Servable
 
 X = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
@@ -544,6 +544,42 @@ def test_the_client_asks_for_no_set_of_outputs_that_is_not_warm(tmp_path):
     assert alone[1].trace["overlay_bytes"][0].startswith(b"\x89PNG") and set(alone[1].trace) == {"overlay_bytes"}
     assert alone[2].attributions is None and set(both.trace) == {"heatmap"}
     np.testing.assert_array_equal(alone[3].attributions, whole.attributions)
+
+
+def test_a_guard_passes_what_fits_and_nothing_else(models):
+    resource = tf.make_tensor_proto(np.zeros(1, "float32"))
+    resource.dtype = tf.resource.as_datatype_enum  # 56 bytes of this end a TensorFlow Serving
+    with serving({"table": models / "table", "strict": models / "strict"}) as behind:
+        with (
+            guard(behind.address, ["table"], 0, signatures=["explain", "explain_at"], max_rows=8) as front,
+            Client(f"127.0.0.1:{front.port}", "table") as client,
+            grpc.insecure_channel(f"127.0.0.1:{front.port}") as channel,
+        ):
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            expected = tfig.explain(table(), X, tfig.IntegratedGradients(steps=8), target=2)
+            np.testing.assert_array_equal(client.explain(X, target=2).attributions, expected.attributions)
+            assert [one.version for one in client.status()] == [1] and list(client.explanations()) == ["explain"]
+            for asked, code, said in (
+                (request(signature="explain", x=resource), Code.INVALID_ARGUMENT, "tensor parsing error: x"),
+                (request(signature="explain", x=X[:, :4]), Code.INVALID_ARGUMENT, "not compatible"),
+                (request(signature="explain", x=X, y=X), Code.INVALID_ARGUMENT, "Sent extra: {y}"),
+                (request(signature="explain", x=np.zeros((9, 5), "float32")), Code.RESOURCE_EXHAUSTED, "at most 8"),
+                (request(signature="explain", wanted=["score"], x=X), Code.INVALID_ARGUMENT, "no set that is served"),
+                (request(signature="serving_default", x=X), Code.FAILED_PRECONDITION, "not found"),
+                (request("strict", x=ONE), Code.NOT_FOUND, "Servable not found"),
+                (request(signature="explain", version=7, x=X), Code.NOT_FOUND, "leave it out"),
+            ):
+                found, details = refused(stub.Predict, asked)
+                assert found is code and said in details
+        begin = time.monotonic()
+        with (
+            serving(models / "slow") as slow,
+            guard(slow.address, ["slow"], 0, seconds=1.0) as front,
+            Client(f"127.0.0.1:{front.port}", "slow", timeout=60) as client,
+            pytest.raises(ServingError) as error,
+        ):
+            client.explain(X)
+        assert error.value.code is Code.DEADLINE_EXCEEDED and time.monotonic() - begin < 20
 
 
 def test_counters_in_the_names_of_tensorflow_serving(models):

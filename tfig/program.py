@@ -26,6 +26,10 @@ GRADIENT_SCALE = 2.0**8
 RANDOM = ("Random", "StatelessRandom", "Multinomial", "Truncated", "ParameterizedTruncated")
 """How the names of operations begin that draw."""
 
+SHARING = tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 21)
+"""Whether programs share traces of the model. Older versions optimise what is inside a function apart from what calls
+it, in a session otherwise than in process, so that served answers would differ from local ones in their last bits."""
+
 KEPT = 32
 """Programs, and surveys, kept for each model; the least recently used is dropped first."""
 
@@ -105,9 +109,12 @@ class _Build:
         points = tuple(tf.where(per_row(finite, leaf) > 0, leaf, 0) for leaf in points)
         plain = Score(
             lambda p, held: network(network.merge(p, held)), self.question.quantity, "", target, against, constants,
-            network.dtype, GRADIENT_SCALE if network.half else 1.0, self.readings,
+            network.dtype, GRADIENT_SCALE if network.half else 1.0, self.readings if SHARING else None,
         )  # fmt: skip
+        graph = tf.compat.v1.get_default_graph()
+        begin = len(graph.get_operations())
         values, end = plain.read(points)
+        drawn = self.readings.draw or _draws(graph.get_operations()[begin:])
         valid = tf.ones_like(finite)
         if self.question.quantity.function is None:
             self.units = values.shape[-1]
@@ -118,7 +125,7 @@ class _Build:
         problem, crossing = self.pose(plain, points, seeds, chunk, fed)
         problem = problem.replace(sides=sides)
         attributions, trace = method.attribute(problem)
-        if self.readings.draw:
+        if drawn:
             trace = {**trace, "drawn": tf.ones_like(finite)}
         ok = finite & valid
         explained = ok
@@ -167,7 +174,7 @@ class _Build:
         everything = network.merge(points, plain.context)
         x = cut.features(everything)
         behind = self.readings.at(question.layer, question.channels)
-        score = dataclasses.replace(plain, outputs=cut.outputs, context=everything, shared=behind)
+        score = dataclasses.replace(plain, outputs=cut.outputs, context=everything, shared=behind if SHARING else None)
         source = Source(
             points,
             base,
@@ -259,7 +266,11 @@ class _Reading:
             return values
 
         self.run = traced(body, specs)
-        self.draws = any(op.type.startswith(RANDOM) for op in self.run.graph.get_operations())
+        self.draws = _draws(self.run.graph.get_operations())
+
+
+def _draws(operations: Sequence[tf.Operation]) -> bool:
+    return any(op.type.startswith(RANDOM) for op in operations)
 
 
 def _finite(leaf: tf.Tensor) -> tf.Tensor:
