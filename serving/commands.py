@@ -12,7 +12,7 @@ from typing import Any
 from tfig import catalogue, console
 from tfig.console import CommandError
 from tfig.entry import Leaf
-from tfig.serving import audit, protocol
+from tfig.serving import audit, protocol, sizing
 from tfig.serving.export import export, versions
 
 
@@ -45,6 +45,10 @@ def _add_export(commands: Any) -> None:
     one.add_argument("--version", type=int, metavar="N", help="default: the one after the highest there is")
     one.add_argument("--no-warmup", action="store_true", help="write no warm-up requests")
     one.add_argument("--max-batch-size", type=int, metavar="N", help="write batching parameters of this size")
+    one.add_argument(
+        "--fill-value", type=float, metavar="NUMBER", help="answered in place of NaN, for callers over REST"
+    )
+    one.add_argument("--no-sizing", action="store_true", help="do not measure what it costs here to warm up and to ask")
     one.set_defaults(run=run_export)
 
 
@@ -200,11 +204,15 @@ def run_export(options: argparse.Namespace) -> None:
             model, options.directory, explanations, output=options.output, layer=options.layer, baseline=baseline,
             version=options.version, warmup=not options.no_warmup,
             batching={"max_batch_size": options.max_batch_size} if options.max_batch_size else None,
+            fill_value=options.fill_value,
         )  # fmt: skip
     for note in notes:
         if issubclass(note.category, UserWarning):
             print(f"note: {note.message}", file=sys.stderr)
-    print(f"{folder}: {', '.join(f'{name} ({method.name})' for name, method in explanations.items())}")
+    print(f"{folder}: {', '.join(f'{name} ({method.name})' for name, method in explanations.items())}", flush=True)
+    size = None if options.no_sizing else sizing.measure(folder)
+    if size is not None:
+        print(size)
 
 
 def run_serve(options: argparse.Namespace) -> None:

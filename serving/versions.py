@@ -7,11 +7,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import tensorflow as tf
-
-from tfig.serving import protocol
 from tfig.serving.export import versions
 from tfig.serving.servable import RequestError, Servable
+from tfig.serving.sizing import recorded
 
 log = logging.getLogger("tfig.serving")
 
@@ -100,13 +98,7 @@ class Model:
 
     def _warm(self, servable: Servable) -> None:
         """Answer the warm-up requests that came with it."""
-        path = servable.folder / protocol.WARM_UP
-        if not path.exists():
-            return
-        from tensorflow_serving.apis import prediction_log_pb2
-
-        for record in tf.data.TFRecordDataset(str(path)).take(1000):
-            request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        for request in recorded(servable.folder):
             servable.predict(request.model_spec.signature_name, request.inputs, request.output_filter)
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from tensorflow.python.framework import kernels
 from tensorflow_serving.apis import prediction_log_pb2
 
 import tfig
-from tfig.serving import audit, protocol
+from tfig.serving import audit, protocol, sizing
 from tfig.serving.servable import RequestError, Servable, proto
 
 X = zoo.images(4)
@@ -275,6 +275,13 @@ def test_warm_up_requests_are_for_every_signature_and_run(exported):
     known = protocol.asked(exported.servable.signatures)
     assert sorted(asked) == sorted((key, wanted) for key, sets in known.items() for wanted in sets)
     assert set(known) == set(exported.servable.signatures)
+
+
+def test_what_a_model_costs_is_measured(exported):
+    size = sizing.measure(exported.folder)
+    assert set(size.milliseconds) == {"serving_default", *EXPLANATIONS}
+    assert 0 < max(map(max, size.milliseconds.values())) < 1000 * size.seconds  # each was asked to warm up
+    assert "warms up in" in str(size) and all(name in str(size) for name in EXPLANATIONS)
 
 
 def test_batching_parameters(exported):
