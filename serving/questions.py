@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from tfig import arguments, baselines
-from tfig.entry import generated
+from tfig.entry import generated, one_short
 from tfig.score import AGAINST_PREDICTED, NOTHING, PREDICTED, RUNNER_UP, Contrast
 from tfig.serving import answers, protocol
 from tfig.serving.answers import ServingError, spec
@@ -211,7 +211,7 @@ def _array(name: str, value: Any, shape: list[int | None], dtype: str) -> np.nda
     if len(array.shape) != len(shape) or any(
         want is not None and want != got for want, got in zip(shape, array.shape, strict=True)
     ):
-        hint = " A single example needs a batch axis: x[None]." if len(array.shape) == len(shape) - 1 else ""
+        hint = one_short(array.shape, shape)
         raise ValueError(f"input {name!r} has shape {list(array.shape)}, and the model takes {shape}.{hint}")
     if len(array) == 0:
         raise ValueError(f"input {name!r} has zero rows: there is nothing to ask.")

@@ -380,14 +380,12 @@ def test_explanations_that_cannot_be(linear, explanations, said, tmp_path):
 def test_explainers_that_cannot_be(linear, tmp_path):
     other = keras.Sequential([keras.Input((3,)), L.Dense(2)])
     clashing = keras.Sequential([keras.Input((3,), name="target"), L.Dense(2)])
-    ids = zoo.build("tokens")
     for model, explainer, said in (
         (linear, tfig.Explainer(other), "another model"),
         (linear, tfig.Explainer(linear, target=[0, 1]), "x has 1 rows"),
         (linear, tfig.Explainer(linear, seed=[0, 1]), "seed for each row"),
         (linear, tfig.Explainer(linear, target=tfig.Contrast("runner_up", "predicted")), "runner-up"),
         (clashing, "gradient", "rename"),
-        (ids, "gradient", "layer='embedding'"),
         (lambda x: x, "gradient", "says neither what it takes"),
         (keras.Sequential([keras.Input((3,), batch_size=2), L.Dense(2)]), "gradient", "fixed batch size"),
         (keras.Sequential([keras.Input((3,), name="class"), L.Dense(2)]), "gradient", "rename it"),

@@ -1,5 +1,7 @@
 """Questions posed at a layer, on every shape of model, against models that were cut by hand."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -67,11 +69,12 @@ def test_nested_layers_by_name_path_and_object():
 
 def test_token_models_are_explained_at_the_embedding():
     model, ids = zoo.build("tokens"), zoo.IDS
-    with pytest.raises(ValueError, match=r"nothing to attribute to.*int32.*layer='embedding'"):
-        tfig.explain(model, ids)
     table = model.get_layer("embedding").get_weights()[0]
     e = tfig.explain(model, ids, layer="embedding")
     assert e.attributions.shape == (3, 6, 4)
+    unasked = tfig.explain(model, ids)  # it is the only one that is looked up by an input
+    assert unasked.layer == "embedding"
+    np.testing.assert_array_equal(unasked.attributions, e.attributions)
     assert np.abs(e.convergence_delta).max() < 2e-2
     # Named baselines live in the layer's space; an array of tokens is mapped by the model; AtLayer says so explicitly.
     pad = tfig.explain(model, ids, layer="embedding", baseline=np.zeros(6, "int32"))
@@ -88,6 +91,68 @@ def test_token_models_are_explained_at_the_embedding():
     assert np.abs(several.convergence_delta).max() < 2e-2
     near = tfig.explain(model, ids, layer="embedding", baseline="boundary")
     assert near.trace["boundary_found"].all()
+
+
+class Tied(keras.Model):
+    """A language model whose embedding is its head too, behind one whose indices are none of an input's."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = keras.layers.ReversibleEmbedding(12, 4, name="words") if REVERSIBLE else Reversible(name="words")
+        self.places = keras.layers.Embedding(5, 4, name="places")
+
+    def call(self, ids):
+        h = self.words(ids) + self.places(tf.range(5))[tf.newaxis]
+        return self.words(tf.nn.tanh(tf.cumsum(h, 1)), reverse=True)[:, -1]
+
+
+REVERSIBLE = hasattr(keras.layers, "ReversibleEmbedding")
+
+
+class Reversible(keras.layers.Embedding):
+    def __init__(self, **kwargs):
+        super().__init__(12, 4, **kwargs)
+
+    def call(self, x, reverse=False):
+        return x @ tf.transpose(tf.convert_to_tensor(self.embeddings)) if reverse else super().call(x)
+
+
+def test_an_embedding_that_is_the_head_too_is_explained_where_tokens_enter():
+    keras.utils.set_random_seed(0)
+    model, ids = Tied(), np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
+    model(ids)
+    with pytest.warns(UserWarning, match=r"'words' is called 2 times, and call 0 is explained; pass layer='words:0'"):
+        e = tfig.explain(model, ids, target=7)
+    assert e.layer == "words:0" and e.attributions.shape == (2, 5, 4)
+    assert np.abs(e.convergence_delta).max() <= 1e-2 * np.abs(e.score - e.baseline_score).max()
+    # The closed form: what tokens enter by.
+    table, places = model.words.get_weights()[0], model.places.get_weights()[0]
+    given = tf.constant(table[ids])
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        score = tf.reduce_sum((tf.nn.tanh(tf.cumsum(given + places, 1)) @ table.T)[:, -1, 7])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        slope = tfig.explain(model, ids, "gradient", target=7, layer="words:0")
+    np.testing.assert_allclose(slope.attributions, tape.gradient(score, given), rtol=1e-5, atol=1e-6)
+    # The other call is the output itself; a metric asks on where the explanation was posed.
+    last = tfig.explain(model, ids, "gradient", target=7, layer="words:-1")
+    assert last.layer == "words:1" and last.attributions.shape == (2, 5, 12)
+    np.testing.assert_array_equal(last.attributions[:, -1], np.eye(12)[[7, 7]])
+    assert np.isfinite(tfig.metrics.infidelity(last, samples=8)).all()
+    again = tfig.Explainer(model, "gradient", layer=slope.explainer.layer)(ids, target=7)
+    np.testing.assert_array_equal(again.attributions, slope.attributions)
+    with pytest.raises(ValueError, match="has no call 2: it is called 2 time"):
+        tfig.explain(model, ids, "gradient", layer="words:2")
+
+
+def test_several_embeddings_are_named_by_whose_integers_vary():
+    ids, kinds = keras.Input((4,), dtype="int32", name="ids"), keras.Input((4,), dtype="int32", name="kinds")
+    h = keras.layers.Embedding(2, 3, name="kind")(kinds) + keras.layers.Embedding(9, 3, name="word")(ids)
+    model = keras.Model({"ids": ids, "kinds": kinds}, keras.layers.Dense(2)(keras.layers.Flatten()(h)))
+    x = {"ids": np.array([[1, 2, 3, 4]]), "kinds": np.zeros((1, 4), int)}
+    with pytest.raises(ValueError, match=r"pass layer='word'\.$"):
+        tfig.explain(model, x)
 
 
 def test_masks_of_padded_tokens_survive_the_cut():

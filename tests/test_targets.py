@@ -287,3 +287,30 @@ def test_a_target_that_needs_x_takes_a_model_that_hands_it_on():
     wrapped = lambda x: (model(x), x)  # noqa: E731
     e = tfig.explain(wrapped, rows, target=lambda y: tf.reduce_mean((y[0] - y[1]) ** 2, 1))
     np.testing.assert_allclose(e.score, ((model.predict(rows, verbose=0) - rows) ** 2).mean(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["binary_crossentropy", keras.losses.BinaryCrossentropy(from_logits=True), None])
+def test_the_compiled_loss_says_whether_classes_exclude_each_other(loss):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    if loss is not None:
+        model.compile(loss=loss)
+    x = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    logits = model.predict(x, verbose=0)
+    expected = tf.nn.softmax(logits) if loss is None else tf.nn.sigmoid(logits)
+    e = tfig.explain(model, x, "gradient", target=1, output="probabilities")
+    np.testing.assert_allclose(e.score, expected[:, 1], rtol=1e-5)
+
+
+def test_what_a_model_takes_beside_floats_is_said_to_be_held():
+    num, kind = keras.Input((2,), name="num"), keras.Input((1,), dtype="int32", name="kind")
+    h = keras.layers.Concatenate()([num, keras.layers.CategoryEncoding(3, output_mode="one_hot")(kind)])
+    model = keras.Model({"num": num, "kind": kind}, keras.layers.Dense(1)(h))
+    x = {"num": np.array([[1.0, 2.0]]), "kind": np.array([[1]])}
+    with pytest.warns(UserWarning, match="inputs 'kind' hold no floats: they stay as they are"):
+        e = tfig.explain(model, x)
+    assert not e.attributions["kind"].any() and np.abs(e.convergence_delta).max() < 1e-5
+    with pytest.raises(ValueError, match=r"baseline gives \['kind'\], which are no floats and are held at x"):
+        tfig.explain(model, x, baseline={"num": [0, 0], "kind": [2]})
+    with pytest.raises(ValueError, match=r"A column of a table needs an axis of its own: x\[:, None\]"):
+        tfig.explain(model, {"num": x["num"], "kind": np.array([1])})

@@ -5,6 +5,14 @@
 >>> e.attributions, e.convergence_delta
 """
 
+import keras as _keras
+
+if _keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"tfig explains models by TensorFlow, and Keras runs on {_keras.backend.backend()!r} here; set "
+        "KERAS_BACKEND=tensorflow before Keras is imported. Models saved as .keras files load under any backend."
+    )
+
 from tfig import baselines as baselines
 from tfig import metrics as metrics
 from tfig import rules as rules

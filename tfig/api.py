@@ -30,7 +30,7 @@ def explain(
     *,
     target: Any = None,
     output: str | None = None,
-    layer: str | keras.Layer | None = None,
+    layer: str | keras.Layer | tuple[keras.Layer, int] | None = None,
     baseline: Any = None,
     batch_size: int | None = None,
     seed: int | np.ndarray = 0,
@@ -49,8 +49,9 @@ def explain(
             need none: the unit itself is explained. A target that needs x too (a reconstruction error) takes a model
             that hands it on: ``explain(lambda x: (model(x), x), x, target=lambda y: ...)``.
         output: None, what the model emits; "logits" or "probabilities", converted either way.
-        layer: name, path (``backbone/conv5``) or layer whose output is explained in place of x; of a layer called
-            several times, the last output.
+        layer: name, path (``backbone/conv5``) or layer whose output is explained in place of x. Of a layer called
+            several times it is the last output, of an embedding the first, and a warning says so; ``embedding:0``
+            counts calls, ``:-1`` from the last. A model of integers alone is explained at its embedding.
         baseline: None, the method's default; a name ("zeros", "black", "white", "mean", "blur", "uniform", "gaussian",
             "max_distance", "boundary"), number, array (``[...]``, ``[1, ...]`` or ``[B, ...]``), nest of these, or
             `tfig.baselines` object. In input space also at a layer, unless wrapped in `tfig.baselines.AtLayer`; for
@@ -118,7 +119,7 @@ class Explainer:
         *,
         target: Any = None,
         output: str | None = None,
-        layer: str | keras.Layer | None = None,
+        layer: str | keras.Layer | tuple[keras.Layer, int] | None = None,
         baseline: Any = None,
         batch_size: int | None = None,
         seed: int | np.ndarray = 0,
@@ -135,7 +136,7 @@ class Explainer:
         if output not in (None, "logits", "probabilities"):
             raise ValueError(f"output is {output!r}; pass None, 'logits' or 'probabilities'.")
         self.output = output
-        self.layer = None if layer is None else slices.find(model, layer)
+        self.layer = None if layer is None else slices.place(model, layer)
         if self.method.needs_layer and layer is None and not self.method.picks_layer:
             raise ValueError(f"{self.method.name} is defined at a layer; pass layer=.")
         if isinstance(self.baseline, baselines.AtLayer) and layer is None:
@@ -155,6 +156,14 @@ class Explainer:
         posed = self.pose(structure, leaves, target)
         pairs = zip(leaves, posed.leaves, strict=True)
         sides = self.method.sides([moved(value, leaf.channels) for value, leaf in pairs if leaf.explained])
+        call, calls = posed.program.call or (0, 1)
+        if calls > 1 and not isinstance(self.layer, tuple) and posed.layer is not None:
+            name = slices.address(self.model, posed.layer)
+            warnings.warn(
+                f"layer {name!r} is called {calls} times, and call {call} is explained; pass layer='{name}:{call}', or "
+                "another call.",
+                stacklevel=3,
+            )
         asked = self if target is self.target else self.about(target)
         parts = [
             asked._explanation(answer, structure, [leaf[span] for leaf in leaves], posed)
@@ -209,16 +218,16 @@ class Explainer:
         quantity, codes, against = arguments.quantity(self.model, self.output, target, len(leaves[0]))
         if isinstance(structure, dict) and isinstance(self.baseline, (list, tuple)):
             raise ValueError(f"x is a dict and baseline a list; name the inputs: {[leaf.name for leaf in described]}.")
-        layer = self.layer
+        layer, which = self.layer if isinstance(self.layer, tuple) else (self.layer, None)
         if layer is None and self.method.picks_layer:
             layer = last_map(self.model, structure, quantity)
         if layer is None and not any(leaf.explained for leaf in described):
-            raise self._nothing_float(described)
+            layer = self._looked_up(structure, leaves)
         channels = -1
         if layer is not None and slices.turned(self.model):
             channels = survey(self.model, structure).features.get(id(layer), -1)
         rule, fed, tokens = arguments.start(self.method, self.baseline, described, leaves)
-        question = Question(self.method, quantity, layer, rule, tokens, channels)
+        question = Question(self.method, quantity, layer, rule, tokens, channels, which)
         compiled = program(self.model, structure, question)
         self._check_range(compiled, codes, against)
         return Posed(compiled, codes, against, fed, layer, described, channels)
@@ -251,13 +260,28 @@ class Explainer:
         if compiled.units == 1 and (against != NOTHING).any():
             raise ValueError("Contrast needs at least two units, and the output has one; leave target= out.")
 
-    def _nothing_float(self, described: list[entry.Leaf]) -> ValueError:
-        """The error for models whose inputs are all integers."""
-        embeddings = [layer.name for layer in slices.layers(self.model) if isinstance(layer, keras.layers.Embedding)]
+    def _address(self, layer: keras.Layer, program: Program) -> str:
+        """By which a layer is found again, with the number of its call where there are several."""
+        name, (call, calls) = slices.address(self.model, layer), program.call or (0, 1)
+        return name if calls == 1 else f"{name}:{call}"
+
+    def _looked_up(self, structure: Any, leaves: list[np.ndarray]) -> keras.Layer:
+        """The embedding of a model whose inputs are all integers.
+
+        Raises:
+            ValueError: none, or several, are looked up by an input.
+        """
+        described: list[entry.Leaf] = tf.nest.flatten(structure)
+        known = survey(self.model, structure).looked_up if isinstance(self.model, keras.Layer) else ()
+        found = [(layer, inputs) for layer, inputs in ((one(), inputs) for one, inputs in known) if layer is not None]
+        if len(found) == 1:
+            return found[0][0]
         kinds = ", ".join(f"{leaf.name!r} is {leaf.dtype}" for leaf in described)
-        pass_this = f"layer={embeddings[0]!r}" if embeddings else "layer= with the first layer of float output"
-        others = f" (embedding layers: {', '.join(map(repr, embeddings))})" if embeddings else ""
-        return ValueError(
+        varied = [layer for layer, inputs in found if any((leaves[i] != leaves[i].flat[0]).any() for i in inputs)]
+        names = [slices.address(self.model, layer) for layer in varied or [layer for layer, _ in found]]
+        pass_this = f"layer={names[0]!r}" if names else "layer= with the first layer of float output"
+        others = f" (or {', '.join(map(repr, names[1:]))})" if names[1:] else ""
+        raise ValueError(
             f"nothing to attribute to: {kinds}, and only float inputs are explained; pass {pass_this}{others}."
         )
 
@@ -290,7 +314,7 @@ class Explainer:
             convergence_delta=found.get("convergence_delta"),
             method=self.method.name,
             parameters=self.method.parameters,
-            layer=None if layer is None else slices.address(self.model, layer),
+            layer=None if layer is None else self._address(layer, posed.program),
             output=self.output,
             trace=trace,
             x=x,

@@ -27,15 +27,27 @@ def quantity(model: Any, output: str | None, target: Any, rows: int) -> tuple[Qu
         names = getattr(model, "output_names", ())
         if isinstance(head, str) and head in names and isinstance(getattr(model, "output", None), (list, tuple)):
             head = names.index(head)
+    alone = output == "probabilities" and _independent(getattr(model, "loss", None), head, model)
     none, words = np.full(rows, NOTHING, np.int32), {"predicted": PREDICTED, "runner_up": RUNNER_UP}
     if isinstance(target, Contrast):
         chosen = _classes("Contrast.a", target.a, rows, words)
         other = _classes("Contrast.b", target.b, rows, {"predicted": AGAINST_PREDICTED, "runner_up": RUNNER_UP})
-        return Quantity(output, head), chosen, other
+        return Quantity(output, head, independent=alone), chosen, other
     if callable(target):
-        return Quantity(output, head, target), none, none
+        return Quantity(output, head, target, alone), none, none
     chosen = _classes("target", "predicted" if target is None else target, rows, words)
-    return Quantity(output, head), chosen, none
+    return Quantity(output, head, independent=alone), chosen, none
+
+
+def _independent(loss: Any, head: Any, model: Any) -> bool:
+    """Whether the loss a model was compiled with has a sigmoid for each unit."""
+    if isinstance(loss, dict):
+        names = list(getattr(model, "output_names", ()))
+        loss = loss.get(names[head] if isinstance(head, int) and head < len(names) else head)
+    elif isinstance(loss, (list, tuple)):
+        loss = loss[head] if isinstance(head, int) and head < len(loss) else None
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    return name.replace("_", "").lower() in ("binarycrossentropy", "binaryfocalcrossentropy", "bce")
 
 
 def start(
@@ -95,9 +107,12 @@ def _each(given: Any, explained: list[Leaf], described: list[Leaf] | None = None
         unknown = set(given) - set(everything)
         if unknown:
             raise ValueError(f"baseline names inputs {sorted(unknown)}; the explained inputs are {names}.")
+        _unheld([name for name in given if name not in names and given[name] is not None], names)
         return [given.get(name) for name in names]
     if isinstance(given, (list, tuple)) and len(everything) > 1:
         if len(given) == len(everything):
+            pairs = zip(given, everything, strict=True)
+            _unheld([name for part, name in pairs if part is not None and name not in names], names)
             return [part for part, name in zip(given, everything, strict=True) if name in names]
         if len(given) != len(names):
             raise ValueError(f"baseline has {len(given)} entries, and the explained inputs are {names}.")
@@ -109,6 +124,15 @@ def _each(given: Any, explained: list[Leaf], described: list[Leaf] | None = None
             f"baseline is one array, and there are {len(names)} explained inputs {names}; pass a nest like x."
         )
     return [given] * len(names)
+
+
+def _unheld(held: list[str], explained: list[str]) -> None:
+    """Refuse baselines that would not be used."""
+    if held:
+        raise ValueError(
+            f"baseline gives {held}, which are no floats and are held at x: nothing would come of it; give those of "
+            f"{explained} alone."
+        )
 
 
 def _references(given: baselines.Dataset, inputs: list[tuple[Leaf, np.ndarray]]) -> list[np.ndarray]:

@@ -9,8 +9,10 @@ import tensorflow as tf
 from tfig.network import Leaves
 
 
-def converted(outputs: tf.Tensor, output: str | None, points: Leaves) -> tuple[tf.Tensor, str]:
-    """(outputs as `output` asks for, how they end)."""
+def converted(
+    outputs: tf.Tensor, output: str | None, points: Leaves, independent: bool = False
+) -> tuple[tf.Tensor, str]:
+    """(outputs as `output` asks for, how they end); the probabilities of `independent` logits are sigmoids."""
     end, logits = _ending(outputs, points)
     values = outputs
     if output == "logits":
@@ -21,9 +23,8 @@ def converted(outputs: tf.Tensor, output: str | None, points: Leaves) -> tuple[t
         if end.startswith(("hidden in", "clipping by")):
             raise ValueError(_refusal(end))
         if end in ("open", "LogSoftmax"):
-            values = (
-                tf.nn.sigmoid(outputs) if outputs.shape.rank == 1 or outputs.shape[-1] == 1 else tf.nn.softmax(outputs)
-            )
+            alone = independent or outputs.shape.rank == 1 or outputs.shape[-1] == 1
+            values = tf.nn.sigmoid(outputs) if alone and end == "open" else tf.nn.softmax(outputs)
     return (tf.cast(values, tf.float32) if values.dtype.size < 4 else values), end
 
 

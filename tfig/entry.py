@@ -187,6 +187,15 @@ def _names(model: Any, x: Any, takes: dict[str, Leaf]) -> list[str]:
     return list(takes) if takes else [generated(i) for i in range(count)]
 
 
+def one_short(shape: Sequence[int], takes: Sequence[int | None]) -> str:
+    """What to do with an array of one axis too few: a single example, or a column of a table."""
+    if len(shape) != len(takes) - 1:
+        return ""
+    if len(shape) == 1 and takes[1] == 1:
+        return " A column of a table needs an axis of its own: x[:, None]."
+    return " A single example needs a batch axis: x[None]."
+
+
 def _read_leaf(
     name: str, array: np.ndarray, takes: Leaf | None, keras_model: bool, precise: bool
 ) -> tuple[Leaf, np.ndarray]:
@@ -198,7 +207,7 @@ def _read_leaf(
         takes = Leaf(name, (None, *array.shape[1:]), dtype)
     shown = list(takes.shape)
     if array.ndim != len(shown):
-        hint = " A single example needs a batch axis: x[None]." if array.ndim == len(shown) - 1 else ""
+        hint = one_short(array.shape, shown)
         raise ValueError(f"input {name!r} has shape {list(array.shape)}, and the model takes {shown}.{hint}")
     if any(want is not None and want != got for want, got in zip(shown[1:], array.shape[1:], strict=True)):
         raise ValueError(f"input {name!r} has shape {list(array.shape)}, and the model takes {shown}.")

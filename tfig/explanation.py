@@ -108,6 +108,12 @@ class Explanation:
                     f"the map sums to more than {POLE} times what it began with in {beside.sum()} of {rows} rows: "
                     "relevance passed beside a pole; use a larger Epsilon, or another composite"
                 )
+        held = self._held
+        if held:
+            notes.append(
+                f"inputs {', '.join(held)} hold no floats: they stay as they are in x and get nothing; explain a layer "
+                "behind them (layer=) to see what they do"
+            )
         if "drawn" in self.trace:
             notes.append("the model draws at random when it is called (a Dropout that is on?): this explains one draw")
         if "moved" in self.trace and not self.trace["moved"].all():
@@ -122,6 +128,14 @@ class Explanation:
             if silent.any():
                 notes.append(f"the map is zero everywhere in {silent.sum()} of {rows} rows")
         return notes
+
+    @property
+    def _held(self) -> list[str]:
+        """The inputs beside explained ones that were not explained themselves."""
+        if self.layer is not None or not isinstance(self.x, (dict, list, tuple)):
+            return []
+        named = self.x.items() if isinstance(self.x, dict) else enumerate(self.x)
+        return [repr(name) for name, leaf in named if getattr(leaf, "dtype", np.dtype(float)).kind not in "fV"]
 
     @property
     def _stuck(self) -> list[str]:

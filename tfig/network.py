@@ -87,17 +87,25 @@ class Network:
 class Cut:
     """A network cut at the output of a layer: the half before it, and the half after it.
 
-    A layer called several times is cut at its last call.
+    A layer called several times is cut at its last call, an embedding at its first: what comes later is often the
+    head of a language model that has the same weights.
 
     Args:
         network: what is cut.
         layer: where.
         channels: the axis of channels of the layer's outputs, -1 or 1.
+        which: of its calls, from 0, or from the last, -1.
+
+    Attributes:
+        calls: how often the layer was called on the way, once `features` has been asked for.
+        call: which of these it is cut at, from 0.
     """
 
-    def __init__(self, network: Network, layer: keras.Layer, channels: int = -1):
+    def __init__(self, network: Network, layer: keras.Layer, channels: int = -1, which: int | None = None):
         self.network, self.layer, self.channels = network, layer, channels
-        self.calls = 0
+        first = isinstance(layer, keras.layers.Embedding)
+        self._which = which if which is not None else 0 if first else -1
+        self.calls = self.call = 0
 
     def features(self, x: Leaves) -> Leaves:
         """The floating-point outputs of the layer, channels last, in the dtype they are explained in.
@@ -107,9 +115,15 @@ class Cut:
         """
         seen = slices.observe(self.layer, lambda: self.network(x))
         self.calls = len(seen)
-        floats = [leaf for leaf in tf.nest.flatten(seen[-1]) if leaf.dtype.is_floating]
+        if not -self.calls <= self._which < self.calls:
+            raise ValueError(
+                f"layer {self.layer.name!r} has no call {self._which}: it is called {self.calls} time(s) on the way, "
+                f"0 to {self.calls - 1}."
+            )
+        self.call = self._which % self.calls
+        floats = [leaf for leaf in tf.nest.flatten(seen[self.call]) if leaf.dtype.is_floating]
         if not floats:
-            kinds = ", ".join(leaf.dtype.name for leaf in tf.nest.flatten(seen[-1]))
+            kinds = ", ".join(leaf.dtype.name for leaf in tf.nest.flatten(seen[self.call]))
             raise ValueError(
                 f"layer {self.layer.name!r} gives {kinds}, and only floating-point outputs can be explained; "
                 "choose a later layer."
@@ -131,7 +145,7 @@ class Cut:
 
     def outputs(self, values: Leaves, x: Leaves) -> Any:
         """The model's outputs for the leaves `x` with the layer's output replaced by `values`."""
-        return slices.replace(self.layer, lambda: self.network(x), list(self.outer(values)), self.calls)
+        return slices.replace(self.layer, lambda: self.network(x), list(self.outer(values)), self.call + 1)
 
 
 def reference(model: Any) -> Callable[[], Any]:

@@ -42,6 +42,7 @@ class Question:
         method: how to attribute.
         quantity: what is read off the outputs.
         layer: where the question is posed, None for the input.
+        call: which of the layer's calls, from 0, or from the last, -1; None: by the layer's kind (`tfig.network.Cut`).
         channels: the axis of channels of the layer's outputs, -1 or 1.
         baseline: a rule for each explained input, a data set, a search, a rule at the layer; None: no baseline.
             Arrays are not part of it: they are fed, and a row of NaN means the rule.
@@ -54,11 +55,12 @@ class Question:
     baseline: tuple[Baseline, ...] | Dataset | Boundary | AtLayer | None
     tokens: Any = None
     channels: int = -1
+    call: int | None = None
 
     @property
     def key(self) -> tuple:
         """The question by value, holding neither layers nor functions alive."""
-        return self.method, self.quantity.key, id(self.layer), self.baseline, self.tokens, self.channels
+        return self.method, self.quantity.key, id(self.layer), self.baseline, self.tokens, self.channels, self.call
 
 
 class Program:
@@ -68,6 +70,7 @@ class Program:
         run: (x leaves, target [B], against [B], seed [B], chunk [], baseline leaves, sides) -> the dict below.
         units: number of classes, None where unknown or not by class.
         fed: whether baselines are fed, a leaf for each explained input.
+        call: which of the calls of its layer is explained, from 0, and how many there are; None at the input.
 
     The dict: `attributions` (a tuple), `target`, `against`, `score`, `baseline_score`, `convergence_delta`, `status`
     and `trace` (a dict), each [B, ...]; quantities the method does not have are absent.
@@ -84,6 +87,7 @@ class Program:
         build = _Build(network, question)
         self.run = traced(build.answer, signature)
         self.units = build.units
+        self.call = None if build.cut is None else (build.cut.call, build.cut.calls)
 
 
 class _Build:
@@ -91,7 +95,8 @@ class _Build:
 
     def __init__(self, network: Network, question: Question):
         self.network, self.question = network, question
-        self.cut = None if question.layer is None else Cut(network, question.layer, question.channels)
+        where = question.layer, question.channels, question.call
+        self.cut = None if where[0] is None else Cut(network, where[0], *where[1:])
         self.readings = Readings(network)
         self.units: int | None = None
         given = question.baseline.rule if isinstance(question.baseline, AtLayer) else question.baseline
@@ -173,7 +178,7 @@ class _Build:
 
         everything = network.merge(points, plain.context)
         x = cut.features(everything)
-        behind = self.readings.at(question.layer, question.channels)
+        behind = self.readings.at(question.layer, question.channels, cut.call)
         score = dataclasses.replace(plain, outputs=cut.outputs, context=everything, shared=behind if SHARING else None)
         source = Source(
             points,
@@ -235,15 +240,15 @@ class Readings:
     def __init__(self, network: Network, place: tuple = ()):
         self.network, self.place, self.draw = network, place, False
 
-    def at(self, layer: keras.Layer | None, channels: int) -> "Readings":
-        """The same of what is behind a layer."""
-        return Readings(self.network, (id(layer), channels))
+    def at(self, layer: keras.Layer | None, channels: int, call: int) -> "Readings":
+        """The same of what is behind a call of a layer."""
+        return Readings(self.network, (id(layer), channels, call))
 
     def __call__(self, score: Score, points: Leaves) -> tuple[Any, str]:
         """(what is read off the outputs at `points`, how these end)."""
         leaves, quantity = (*points, *score.context), score.quantity
         specs = tuple(tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype) for leaf in leaves)
-        read = quantity.output, quantity.head, quantity.function is None
+        read = quantity.output, quantity.head, quantity.function is None, quantity.independent
         asked = (*self.place, *read, len(points), specs)
         with tf.init_scope():  # apart from the program that asks first
             reading = remembered(

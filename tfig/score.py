@@ -47,17 +47,19 @@ class Quantity:
         output: None (what the model emits), "logits" or "probabilities".
         head: name or index of the output explained, for a model with several.
         function: outputs -> [B], in place of a class.
+        independent: whether logits stand for classes of which each is so or not: a sigmoid each, and no softmax.
     """
 
     output: str | None = None
     head: str | int | None = None
     function: Callable[[Any], tf.Tensor] | None = None
+    independent: bool = False
 
     @property
     def key(self) -> tuple:
         """The quantity by value, holding no function alive."""
         weak = None if self.function is None else weakref.ref(self.function)
-        return self.output, self.head, weak, surroundings(self.function)
+        return self.output, self.head, weak, surroundings(self.function), self.independent
 
     def read(self, outputs: Any, points: Leaves = ()) -> tuple[Any, str]:
         """(the outputs asked for, how the model's own outputs end, as far back as `points`).
@@ -71,7 +73,7 @@ class Quantity:
         if self.head is not None:
             outputs = _head(outputs, self.head)
         if self.function is not None:
-            read = [converted(leaf, self.output, points) for leaf in tf.nest.flatten(outputs)]
+            read = [converted(leaf, self.output, points, self.independent) for leaf in tf.nest.flatten(outputs)]
             return tf.nest.pack_sequence_as(outputs, [value for value, _ in read]), "/".join(end for _, end in read)
         leaves = tf.nest.flatten(outputs)
         if len(leaves) > 1:
@@ -80,7 +82,7 @@ class Quantity:
                 f"the model has {len(leaves)} outputs {names}; say which to explain: target=({names[0]!r}, class), "
                 "or pass a callable outputs -> [B]."
             )
-        values, end = converted(leaves[0], self.output, points)
+        values, end = converted(leaves[0], self.output, points, self.independent)
         if values.shape.rank == 1:
             values = values[:, tf.newaxis]
         if values.shape.rank != 2:

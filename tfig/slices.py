@@ -262,6 +262,21 @@ def precise(model: Any) -> bool:
     return any(layer.compute_dtype == "float64" for layer in layers(model))
 
 
+def place(model: Any, layer: Any) -> keras.Layer | tuple[keras.Layer, int]:
+    """What `layer=` stands for: a layer, or one of its calls, from 0, or from the last, -1: ``embedding:0``.
+
+    Raises:
+        ValueError: as `find`.
+    """
+    if isinstance(layer, str):
+        name, _, number = layer.rpartition(":")
+        if name and number.removeprefix("-").isdecimal():
+            return find(model, name), int(number)
+    if isinstance(layer, tuple) and len(layer) == 2 and isinstance(layer[1], int):
+        return find(model, layer[0]), layer[1]
+    return find(model, layer)
+
+
 def find(model: Any, layer: str | keras.Layer) -> keras.Layer:
     """The layer of `model` that a name, a path (``backbone/conv5``) or a layer object stands for.
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfig import layout, slices
 from tfig.entry import Leaf
 from tfig.fingerprint import surroundings
-from tfig.graph import ancestors
+from tfig.graph import ancestors, depending
 from tfig.network import Network
 from tfig.program import Store, drop, forgotten, remembered, traced
 from tfig.score import Quantity, apply
@@ -22,6 +22,9 @@ WHOLE = Quantity()
 """All outputs of a model."""
 
 LOOPING = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.TimeDistributed)
+
+
+LookedUp = tuple[weakref.ref[keras.Layer], tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Survey:
         last: the layers whose maps end side by side: with all positions of an input, before anything else has them.
         shown: the layer of each size of maps with the most channels, by name, with its shape.
         spatial: whether the output itself has positions of the input.
+        looked_up: the embeddings that inputs are looked up in, and which inputs, by number.
     """
 
     called: tuple[weakref.ref[keras.Layer], ...]
@@ -43,6 +47,7 @@ class Survey:
     last: tuple[weakref.ref[keras.Layer], ...]
     shown: dict[str, list[int | None]]
     spatial: bool
+    looked_up: tuple[LookedUp, ...] = ()
 
 
 def survey(model: Any, structure: Any, quantity: Quantity = WHOLE) -> Survey:
@@ -67,7 +72,7 @@ def survey(model: Any, structure: Any, quantity: Quantity = WHOLE) -> Survey:
 
             def record(layer: keras.Layer, call: Any, *args: Any, **kwargs: Any) -> Any:
                 output = call(*args, **kwargs)
-                tensors = [leaf for leaf in tf.nest.flatten(output) if tf.is_tensor(leaf)]
+                tensors = [leaf for leaf in tf.nest.flatten(output) if tf.is_symbolic_tensor(leaf)]
                 if tensors:
                     seen.append(Call(layer, args[0] if args else None, tensors[0]))
                 return output
@@ -132,7 +137,21 @@ def _looked_at(x: Sequence[tf.Tensor], seen: list[Call], score: list[tf.Tensor],
         last=tuple(weakref.ref(layer) for layer in _ends(list(maps.values()), graph.get_operations())),
         shown={one.layer.name: one.output.shape.as_list() for one in sizes.values()},
         spatial=any(any(trail.positions(one)) for one in read if one.op.name in behind and (one.shape.rank or 0) > 2),
+        looked_up=_looked_up(x, outer),
     )
+
+
+def _looked_up(x: Sequence[tf.Tensor], seen: list[Call]) -> tuple[LookedUp, ...]:
+    """Embeddings whose indices are computed of the values of inputs, at the first call that is."""
+    operations = tf.compat.v1.get_default_graph().get_operations()
+    of = [{op.name for op in depending(operations, [leaf])} | {leaf.op.name} for leaf in x]
+    found: dict[int, LookedUp] = {}
+    for one in seen:
+        if isinstance(one.layer, keras.layers.Embedding) and tf.is_symbolic_tensor(one.given):
+            inputs = tuple(i for i, names in enumerate(of) if one.given.op.name in names)
+            if inputs and one.given.dtype.is_integer:
+                found.setdefault(id(one.layer), (weakref.ref(one.layer), inputs))
+    return tuple(found.values())
 
 
 def _ends(maps: list[Call], operations: Iterable[tf.Operation]) -> list[keras.Layer]:
