@@ -251,13 +251,14 @@ def test_kernel_shap_refuses_what_it_could_not_tell_apart():
 
 def test_token_models_are_told_to_name_an_embedding():
     tokens = keras.Input((7,), dtype="int32")
-    model = keras.Model(tokens, L.Dense(2)(L.GlobalMaxPooling1D()(L.Embedding(20, 8, name="words")(tokens))))
+    both = L.Embedding(20, 8, name="words")(tokens) + L.Embedding(20, 8, name="more")(tokens)
+    model = keras.Model(tokens, L.Dense(2)(L.GlobalMaxPooling1D()(both)))
     ids = np.random.default_rng(0).integers(0, 20, (3, 7))
     for name, kind in REGISTRY.items():
         if kind.needs_layer:
             continue
         baseline = tfig.baselines.Dataset(ids) if kind.default_baseline == "dataset" else None
-        with pytest.raises(ValueError, match=r"nothing to attribute to: .* pass layer='words'"):
+        with pytest.raises(ValueError, match=r"nothing to attribute to: .* pass layer='words' \(or 'more'\)"):
             tfig.explain(model, ids, name, baseline=baseline)
 
 
@@ -277,6 +278,16 @@ def test_what_is_wrong_with_a_question_is_said_in_its_words():
     both = keras.Model(image, L.Dense(2)(L.Flatten()(names[1](names[0](image)))))
     e = tfig.explain(both, x, "gradient", layer="b/same")
     assert e.layer == "b/same" and tfig.explain(both, x, "gradient", layer=e.layer).attributions.shape == (2, 2, 2, 2)
+
+
+def test_compare_survives_a_methods_fault_and_says_which_maps_are_empty(monkeypatch):
+    x = np.ones((2, 4), "float32")
+    monkeypatch.setattr(tfig.IntegratedGradients, "attribute", lambda self, problem: {}["fault"])
+    found = tfig.compare(
+        lambda x: tf.nn.relu(tf.reduce_sum(x, 1) - 9), x, ["integrated_gradients", "gradient", "occlusion"]
+    )
+    assert found.refused == {"integrated_gradients": "KeyError: 'fault'"}
+    assert found.empty == ["gradient", "occlusion"] and "empty: gradient, occlusion" in repr(found)
 
 
 def test_compare_asks_the_same_question_of_many(tmp_path):

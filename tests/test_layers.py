@@ -146,6 +146,20 @@ def test_an_embedding_that_is_the_head_too_is_explained_where_tokens_enter():
         tfig.explain(model, ids, "gradient", layer="words:2")
 
 
+def test_a_normalisation_behind_an_embedding_is_not_a_matter_of_steps():
+    """From zeros the path changes the length alone, which a LayerNormalization undoes."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,), dtype="int32")
+    h = keras.layers.LayerNormalization(epsilon=1e-12)(keras.layers.Embedding(9, 8, name="word")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(h)))
+    ids = np.array([[1, 2, 3, 4, 5]])
+    with pytest.warns(UserWarning, match="a normalisation follows word, zeros have no length or deviation"):
+        e = tfig.explain(model, ids)
+    assert np.abs(e.convergence_delta) > 0.9 * np.abs(e.score - e.baseline_score)
+    padded = tfig.explain(model, ids, tfig.IntegratedGradients(256), baseline=0)
+    assert np.abs(padded.convergence_delta) < 0.05 * np.abs(padded.score - padded.baseline_score) and not padded.notes
+
+
 def test_several_embeddings_are_named_by_whose_integers_vary():
     ids, kinds = keras.Input((4,), dtype="int32", name="ids"), keras.Input((4,), dtype="int32", name="kinds")
     h = keras.layers.Embedding(2, 3, name="kind")(kinds) + keras.layers.Embedding(9, 3, name="word")(ids)

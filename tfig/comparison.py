@@ -5,6 +5,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
+
 from tfig.api import explain
 from tfig.catalogue import method_named
 from tfig.explanation import Explanation
@@ -28,7 +31,21 @@ class Comparison:
 
     def __repr__(self) -> str:
         lost = f"; refused: {', '.join(self.refused)}" if self.refused else ""
-        return f"<Comparison of {', '.join(self.explanations)}{lost}>"
+        nothing = f"; empty: {', '.join(self.empty)}" if self.empty else ""
+        return f"<Comparison of {', '.join(self.explanations)}{nothing}{lost}>"
+
+    @property
+    def empty(self) -> list[str]:
+        """The explanations whose maps are zero, or no number, everywhere; their `notes` say why."""
+
+        def blank(leaf: Any) -> bool:
+            return not (np.isfinite(leaf) & (leaf != 0)).any()
+
+        return [
+            name
+            for name, e in self.explanations.items()
+            if e.attributions is not None and all(map(blank, tf.nest.flatten(e.attributions)))
+        ]
 
     def plot(self, path: str | os.PathLike | None = None, image: Any = None) -> Any:
         """A labelled grid: a row for each of at most 8 rows of x, a column for each method; saved to `path` if given.
@@ -70,6 +87,8 @@ def compare(
             explanations[name] = explain(model, x, method, **arguments)
         except ValueError as error:
             refused[name] = str(error)
+        except Exception as error:  # one method's fault is not the others'
+            refused[name] = f"{type(error).__name__}: {error}"
     if not explanations:
         raise ValueError(f"no method answered: {next(iter(refused))}: {next(iter(refused.values()))}")
     return Comparison(explanations, refused)

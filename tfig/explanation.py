@@ -169,9 +169,13 @@ class Explanation:
             if off.any():
                 ways = [way for way in ("samples", "steps") if way in self.parameters]
                 more = ", or use rule='adaptive' or tolerance=" if "tolerance" in self.parameters else ""
-                advice = (
-                    f": raise {ways[0]}{more}" if ways else ": try another baseline; zeros have no length or deviation"
-                )
+                zeros = "zeros have no length or deviation"
+                advice = f": raise {ways[0]}{more}" if ways else f": try another baseline; {zeros}"
+                if ways and self.layer is not None:
+                    advice += (
+                        f"; where a normalisation follows {self.layer}, {zeros}, and no step helps: pass another "
+                        "baseline, for tokens the id of padding or of the mask"
+                    )
                 notes.append(
                     f"the sum misses more than a tenth of F(x) - F(x') in {off.sum()} of {len(self)} rows{advice}"
                 )
