@@ -154,7 +154,20 @@ def test_a_model_is_traced_once_for_all_that_reads_it():
                    tfig.IGOS(resolution=4, iterations=1, steps=2)):  # fmt: skip
         tfig.explain(model, x, method)
     assert len(calls) == traced
+    # It holds neither the program nor the function that asked first.
+    target = lambda y: y[:, 0]  # noqa: E731
+    gone = weakref.ref(target)
+    tfig.explain(model, x, "gradient", target=target)
+    traced = len(calls)
+    tfig.explain(model, x, "gradient", target=lambda y: y[:, 1])
+    assert len(calls) == traced
+    del target
+    for method in range(programs.KEPT):  # the program that was made for it goes
+        tfig.explain(model, x, tfig.GradientXInput(), target=lambda y, i=method: y[:, 0] * i)
+    gc.collect()
+    assert gone() is None
     # Where something of the model is replaced it is traced anew, and what is behind a layer once.
+    traced = len(calls)
     tfig.explain(model, x, "lrp")
     assert len(calls) > traced
     tfig.explain(model, x, "grad_cam", layer="conv")

@@ -246,14 +246,13 @@ class Readings:
 
     def __call__(self, score: Score, points: Leaves) -> tuple[Any, str]:
         """(what is read off the outputs at `points`, how these end)."""
-        leaves, quantity = (*points, *score.context), score.quantity
+        leaves, quantity = (*points, *score.context), score.quantity.held
         specs = tuple(tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype) for leaf in leaves)
-        read = quantity.output, quantity.head, quantity.function is None, quantity.independent
-        asked = (*self.place, *read, len(points), specs)
+        asked = (*self.place, quantity, len(points), specs)
         with tf.init_scope():  # apart from the program that asks first
             reading = remembered(
                 _readings, self.network.model(), lambda: (*asked, *_key(self.network)),
-                lambda: _Reading(score, len(points), specs),
+                lambda: _Reading(quantity, score.outputs, len(points), specs),
             )  # fmt: skip
         self.draw |= reading.draws
         return reading.run(*leaves), reading.end
@@ -262,12 +261,14 @@ class Readings:
 class _Reading:
     """What a quantity reads of a network, as a function of leaves."""
 
-    def __init__(self, score: Score, explained: int, specs: tuple[tf.TensorSpec, ...]):
+    def __init__(
+        self, quantity: Quantity, outputs: Callable[..., Any], explained: int, specs: tuple[tf.TensorSpec, ...]
+    ):
         self.end = ""
 
         def body(*leaves: tf.Tensor) -> Any:
             points, context = leaves[:explained], leaves[explained:]
-            values, self.end = score.quantity.read(score.outputs(points, context), points)
+            values, self.end = quantity.read(outputs(points, context), points)
             return values
 
         self.run = traced(body, specs)

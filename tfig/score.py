@@ -56,6 +56,11 @@ class Quantity:
     independent: bool = False
 
     @property
+    def held(self) -> "Quantity":
+        """What is read whatever the function makes of it, holding no function alive."""
+        return self if self.function is None else dataclasses.replace(self, function=tf.identity)
+
+    @property
     def key(self) -> tuple:
         """The quantity by value, holding no function alive."""
         weak = None if self.function is None else weakref.ref(self.function)
