@@ -10,6 +10,7 @@ from conftest import exported_by_keras
 from keras import layers as L
 
 import tfig
+from tfig.program import SHARING
 
 
 def batch_normalised():
@@ -150,7 +151,9 @@ def test_every_family_of_methods_is_served(tmp_path):
     loaded = Loaded(tfig.export(model, tmp_path / "every", explainers, warmup=False))
     for name, explainer in explainers.items():
         e, raw = explainer(x), loaded.run(name, x=x)
-        np.testing.assert_array_equal(raw["attributions"], e.attributions, err_msg=name)
+        # An older TensorFlow optimises the same graph otherwise in a session: last bits of reveal-cancel differ.
+        rounding = 0 if SHARING else 2e-6 * np.abs(e.attributions).max()
+        np.testing.assert_allclose(raw["attributions"], e.attributions, rtol=0, atol=rounding, err_msg=name)
         assert raw["heatmap"].shape == (3, 8, 8) and (raw["status"] == 0).all()
     tf.saved_model.load(str(loaded.folder))  # the overridden gradients do not stand in the way
     loaded.close()

@@ -304,7 +304,8 @@ def test_the_compiled_loss_says_whether_classes_exclude_each_other(loss):
 
 def test_what_a_model_takes_beside_floats_is_said_to_be_held():
     num, kind = keras.Input((2,), name="num"), keras.Input((1,), dtype="int32", name="kind")
-    h = keras.layers.Concatenate()([num, keras.layers.CategoryEncoding(3, output_mode="one_hot")(kind)])
+    encoded = keras.layers.Flatten()(keras.layers.CategoryEncoding(3, output_mode="one_hot")(kind))
+    h = keras.layers.Concatenate()([num, encoded])
     model = keras.Model({"num": num, "kind": kind}, keras.layers.Dense(1)(h))
     x = {"num": np.array([[1.0, 2.0]]), "kind": np.array([[1]])}
     with pytest.warns(UserWarning, match="inputs 'kind' hold no floats: they stay as they are"):
