@@ -141,7 +141,8 @@ def explanation(answers: list[Any], name: str, x: Any, outputs: Any, return_bad_
     """
     found = _joined(answers)
     if outputs is not None:
-        wanted = {*([outputs] if isinstance(outputs, str) else outputs), protocol.SCORE, protocol.STATUS}
+        names = [outputs] if isinstance(outputs, str) else outputs
+        wanted = {*names, protocol.SCORE, protocol.STATUS, protocol.TARGET}
         found = {alias: value for alias, value in found.items() if alias in wanted}
     status = found.pop(protocol.STATUS)
     bad = np.flatnonzero(status)

@@ -5,7 +5,9 @@ outputs makes it keep one more copy of the graph, and nobody but the caller says
 """
 
 import contextlib
+import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,8 @@ from tensorflow_serving.apis import model_service_pb2_grpc, predict_pb2, predict
 from tfig.serving import answers, protocol, questions
 from tfig.serving.servable import RequestError, Signatures, proto
 from tfig.serving.server import Limits, Server, check, credentials, started
+
+log = logging.getLogger("tfig.serving")
 
 
 def guard(
@@ -49,7 +53,7 @@ def guard(
         signatures: that may be asked; None: all.
         port, host, insecure, certificate, key, client_ca, max_message_bytes, max_rows, max_requests, metrics_port: as
             in `serve`.
-        seconds: a request may take, at most.
+        seconds: a request may take, at most; and how long the server behind is waited for at the start.
         server_ca, server_certificate, server_key: PEM files for the server behind, as a `Client`'s.
 
     Raises:
@@ -66,14 +70,13 @@ def guard(
     def load() -> dict[str, Any]:
         return {name: Remote(opened, address, name, signatures, max_message_bytes, seconds) for name in models}
 
-    return started(load, limits, host, port, credentials(certificate, key, client_ca), 10.0, metrics_port)
+    return started(load, limits, host, port, credentials(certificate, key, client_ca), 2.0, metrics_port)
 
 
 class Remote:
     """A model on a server behind, as `tfig.serving.versions.Model` is one on disk: its latest version."""
 
     failed: Mapping[int, Any] = {}
-    ended: Iterable[int] = ()
 
     def __init__(
         self,
@@ -84,26 +87,43 @@ class Remote:
         largest: int,
         seconds: float,
     ):
-        self._channel, self._address, self._name = channel, address, name
+        self._channel, self._address, self.name = channel, address, name
         self._allowed, self._largest, self._seconds = allowed, largest, seconds
         self._questions = questions.Questions(name, None, 1, 1)
         self._predictions = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(channel)
-        self.refresh()
+        self.loaded: list[int] = []
+        self.ended: list[int] = []
+        self._look(None)
 
     def refresh(self) -> None:
-        """Look again which version there is, and what it takes."""
-        states = answers.statuses(self._ask(self._models.GetModelStatus, self._questions.status()))
-        found = answers.signature_map(self._ask(self._predictions.GetModelMetadata, self._questions.metadata()))
+        """Look again which version there is, and what it takes; of a server that is away nothing is available."""
+        try:
+            self._look(0)
+        except answers.ServingError:
+            self.loaded, self.ended = [], sorted({*self.loaded, *self.ended})
+            raise
+
+    def _look(self, retries: int | None) -> None:
+        """Ask the server behind, again as often as that."""
+        states = answers.statuses(self._ask(self._models.GetModelStatus, self._questions.status(), retries))
+        metadata = self._ask(self._predictions.GetModelMetadata, self._questions.metadata(), retries)
+        found = answers.signature_map(metadata)
         kept = {name: one for name, one in found.items() if self._allowed is None or name in self._allowed}
         self.loaded = [one.version for one in states if one.state == "AVAILABLE"]
+        self.ended = [one.version for one in states if one.state != "AVAILABLE"]
         self._checks, self._asked = Signatures(kept, self._largest), protocol.asked(found)
 
-    def _ask(self, call: Callable[..., Any], request: Any) -> Any:
-        try:
-            return call(request, timeout=self._seconds)
-        except grpc.RpcError as error:
-            raise answers.failed(error, self._address) from error
+    def _ask(self, call: Callable[..., Any], request: Any, retries: int | None) -> Any:
+        patience = questions.Patience(self._seconds, retries)
+        while True:
+            try:
+                return call(request, **patience.options)
+            except grpc.RpcError as error:
+                wait = patience.pause(error)
+                if wait is None:
+                    raise answers.failed(patience.reason or error, self._address) from error
+            time.sleep(wait)
 
     @contextlib.contextmanager
     def servable(self, version: int | None) -> Iterator[tuple[int, "Remote"]]:
@@ -137,13 +157,18 @@ class Remote:
                 "INVALID_ARGUMENT", f"outputs {sorted(wanted)} are no set that is served here; ask for one of {sets}."
             )
         request = predict_pb2.PredictRequest(output_filter=[] if len(wanted) == len(sets[0]) else wanted)
-        request.model_spec.name, request.model_spec.signature_name = self._name, name
+        request.model_spec.name, request.model_spec.signature_name = self.name, name
         for alias, array in arrays.items():
             request.inputs[alias].CopyFrom(proto(array))
         try:
             answer = self._predictions.Predict(request, timeout=min(seconds or self._seconds, self._seconds))
         except grpc.RpcError as error:
-            raise RequestError(error.code().name, error.details() or "") from error
+            # Where the server behind is to be found is no business of callers.
+            away = error.code() is grpc.StatusCode.UNAVAILABLE
+            if away:
+                log.warning("model %s is away: %s", self.name, error.details())
+            words = "the server behind this one is away" if away else error.details() or ""
+            raise RequestError(error.code().name, words) from error
         return dict(answer.outputs)
 
     def close(self) -> None:

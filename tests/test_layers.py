@@ -153,7 +153,7 @@ def test_a_normalisation_behind_an_embedding_is_not_a_matter_of_steps():
     h = keras.layers.LayerNormalization(epsilon=1e-12)(keras.layers.Embedding(9, 8, name="word")(inputs))
     model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(h)))
     ids = np.array([[1, 2, 3, 4, 5]])
-    with pytest.warns(UserWarning, match="a normalisation follows word, zeros have no length or deviation"):
+    with pytest.warns(UserWarning, match="where that changes nothing, F jumps at the baseline"):
         e = tfig.explain(model, ids)
     assert np.abs(e.convergence_delta) > 0.9 * np.abs(e.score - e.baseline_score)
     padded = tfig.explain(model, ids, tfig.IntegratedGradients(256), baseline=0)

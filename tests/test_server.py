@@ -540,10 +540,32 @@ def test_the_client_asks_for_no_set_of_outputs_that_is_not_warm(tmp_path):
         "explain", "explain_heatmap", "explain_overlay", "explain", "explain", "explain_at"
     ]  # fmt: skip
     assert all(wanted in warm[signature] for signature, wanted in asked)
-    np.testing.assert_allclose(alone[0].trace["heatmap"], whole.heatmap(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(alone[0].heatmap(), whole.heatmap(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(alone[0].target, whole.target)
     assert alone[1].trace["overlay_bytes"][0].startswith(b"\x89PNG") and set(alone[1].trace) == {"overlay_bytes"}
     assert alone[2].attributions is None and set(both.trace) == {"heatmap"}
     np.testing.assert_array_equal(alone[3].attributions, whole.attributions)
+
+
+def _behind(models):
+    """The version's state that a guard shows while the server behind it is there, away, and back."""
+    port = free_port()
+    server = serve(models / "table", port=port)
+    with guard(f"127.0.0.1:{port}", ["table"], 0) as front, Client(f"127.0.0.1:{front.port}", "table") as client:
+        yield client.status()[0]
+        server.stop(0)
+        end = time.monotonic() + 30
+        while client.status()[0].state != "END" and time.monotonic() < end:
+            time.sleep(0.1)
+        yield client.status()[0]
+        with pytest.raises(ServingError, match="behind this one is away") as error:
+            Client(f"127.0.0.1:{front.port}", "table", retries=0).predict(X)
+        assert str(port) not in str(error.value)
+        with serve(models / "table", port=port):
+            while client.status()[0].state != "AVAILABLE" and time.monotonic() < end + 30:
+                time.sleep(0.1)
+            yield client.status()[0]
+            assert client.predict(X).shape == (3, 4)
 
 
 def test_a_guard_passes_what_fits_and_nothing_else(models):
@@ -571,6 +593,8 @@ def test_a_guard_passes_what_fits_and_nothing_else(models):
             ):
                 found, details = refused(stub.Predict, asked)
                 assert found is code and said in details
+        # A server that goes away is said to, and one that comes back is found again.
+        assert [one.state for one in _behind(models)] == ["AVAILABLE", "END", "AVAILABLE"]
         begin = time.monotonic()
         with (
             serving(models / "slow") as slow,

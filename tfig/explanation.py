@@ -108,12 +108,7 @@ class Explanation:
                     f"the map sums to more than {POLE} times what it began with in {beside.sum()} of {rows} rows: "
                     "relevance passed beside a pole; use a larger Epsilon, or another composite"
                 )
-        held = self._held
-        if held:
-            notes.append(
-                f"inputs {', '.join(held)} hold no floats: they stay as they are in x and get nothing; explain a layer "
-                "behind them (layer=) to see what they do"
-            )
+        notes += self._beside
         if "drawn" in self.trace:
             notes.append("the model draws at random when it is called (a Dropout that is on?): this explains one draw")
         if "moved" in self.trace and not self.trace["moved"].all():
@@ -130,12 +125,21 @@ class Explanation:
         return notes
 
     @property
-    def _held(self) -> list[str]:
-        """The inputs beside explained ones that were not explained themselves."""
-        if self.layer is not None or not isinstance(self.x, (dict, list, tuple)):
+    def _beside(self) -> list[str]:
+        """What is not explained of a model of several inputs."""
+        if self.layer is not None or not isinstance(self.x, (dict, list, tuple)) or len(self.x) < 2:
             return []
         named = self.x.items() if isinstance(self.x, dict) else enumerate(self.x)
-        return [repr(name) for name, leaf in named if getattr(leaf, "dtype", np.dtype(float)).kind not in "fV"]
+        held = [repr(name) for name, leaf in named if getattr(leaf, "dtype", np.dtype(float)).kind not in "fV"]
+        notes = []
+        if held:
+            notes.append(
+                f"inputs {', '.join(held)} hold no floats: they stay as they are in x and get nothing; explain a layer "
+                "behind them (layer=) to see what they do"
+            )
+        if "mask" in self.trace:
+            notes.append("a mask closes one input: the others stay as they are in x and get nothing")
+        return notes
 
     @property
     def _stuck(self) -> list[str]:
@@ -171,10 +175,10 @@ class Explanation:
                 more = ", or use rule='adaptive' or tolerance=" if "tolerance" in self.parameters else ""
                 zeros = "zeros have no length or deviation"
                 advice = f": raise {ways[0]}{more}" if ways else f": try another baseline; {zeros}"
-                if ways and self.layer is not None:
+                if ways:
                     advice += (
-                        f"; where a normalisation follows {self.layer}, {zeros}, and no step helps: pass another "
-                        "baseline, for tokens the id of padding or of the mask"
+                        "; where that changes nothing, F jumps at the baseline (x is masked there, or normalised: "
+                        f"{zeros}): pass another one, for tokens the id of padding or of the mask"
                     )
                 notes.append(
                     f"the sum misses more than a tenth of F(x) - F(x') in {off.sum()} of {len(self)} rows{advice}"
@@ -202,6 +206,8 @@ class Explanation:
         """
         from tfig import view
 
+        if self.attributions is None and "heatmap" in self.trace:  # a server was asked for nothing else
+            return self.trace["heatmap"]
         if self.attributions is None:
             raise ValueError("the attributions were left out of this explanation; ask the server for them (outputs=).")
         return view.heatmap(self.channels_last("attributions"), self.channels_last("x"))
