@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,9 +56,9 @@ class _Asking:
     def _models(self) -> Any:
         return model_service_pb2_grpc.ModelServiceStub(self._channel)
 
-    def _forget(self, error: grpc.RpcError) -> None:
+    def _forget(self, code: grpc.StatusCode) -> None:
         """Read the metadata again next time, where another version may have taken the place of the known one."""
-        if error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT):
+        if code in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT):
             self._known = None
 
 
@@ -165,16 +164,11 @@ class Client(_Asking):
         return self._known
 
     def _ask(self, call: Any, request: Any) -> Any:
-        patience = questions.Patience(self.timeout, self.retries)
-        while True:
-            try:
-                return call(request, **patience.options)
-            except grpc.RpcError as error:
-                wait = patience.pause(error)
-                self._forget(error)
-                if wait is None:
-                    raise answers.failed(patience.reason or error, self.address) from error
-            time.sleep(wait)
+        try:
+            return questions.ask(call, request, self.timeout, self.retries, self.address)
+        except ServingError as error:
+            self._forget(error.code)
+            raise
 
 
 class AsyncClient(_Asking):
@@ -253,7 +247,7 @@ class AsyncClient(_Asking):
                 return await call(request, **patience.options)
             except grpc.RpcError as error:
                 wait = patience.pause(error)
-                self._forget(error)
+                self._forget(error.code())
                 if wait is None:
                     raise answers.failed(patience.reason or error, self.address) from error
             await asyncio.sleep(wait)

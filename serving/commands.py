@@ -1,4 +1,4 @@
-"""The commands of `tfig.serving`: tfig export, tfig serve, tfig query, tfig inspect."""
+"""The commands of `tfig.serving`: tfig export, serve, query, inspect, load, guard."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ from tfig import catalogue, console
 from tfig.console import CommandError
 from tfig.entry import Leaf
 from tfig.serving import audit, protocol, sizing
-from tfig.serving.export import export, versions
+from tfig.serving.export import export, latest, versions
 
 
 def add(commands: Any) -> None:
@@ -176,15 +176,15 @@ def _client(options: argparse.Namespace, address: str, model: str, **others: Any
     return Client(address, model, timeout=options.timeout, **files, **others)
 
 
-def _offered(client: Any, options: argparse.Namespace) -> tuple[str, Any]:
-    """(the explanation asked for, what the server says of it)."""
+def _offered(client: Any, options: argparse.Namespace) -> tuple[str, list[Leaf]]:
+    """(the explanation asked for, the inputs it takes)."""
     offered = client.explanations()
     if not offered:
         raise CommandError(f"model {options.model!r} on {options.address} offers no explanations")
     name = options.name or ("explain" if "explain" in offered or len(offered) > 1 else next(iter(offered)))
     if name not in offered:
         raise CommandError(f"model {options.model!r} offers {', '.join(offered)}; pass --name")
-    return name, offered[name]
+    return name, [Leaf(alias, tuple(shape), dtype) for alias, (shape, dtype) in offered[name].inputs.items()]
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -262,8 +262,7 @@ def run_query(options: argparse.Namespace) -> None:
     client = _client(options, options.address, options.model, version=options.version)
     try:
         with client, warnings.catch_warnings():
-            name, about = _offered(client, options)
-            takes = [Leaf(alias, tuple(shape), dtype) for alias, (shape, dtype) in about.inputs.items()]
+            name, takes = _offered(client, options)
             x = console.read(options.images, takes, options.scale)
             e = client.explain(x, name, target, against, baseline, options.seed)
     except ServingError as error:
@@ -276,11 +275,10 @@ def run_inspect(options: argparse.Namespace) -> None:
     if options.server:
         _inspect_server(options)
         return
-    folder = Path(options.directory)
-    known = versions(folder)
-    if known and not (folder / "saved_model.pb").exists():
-        folder = known[max(known)]
-        print(f"{folder} (of versions {', '.join(map(str, sorted(known)))})")
+    given = Path(options.directory)
+    folder = latest(given)
+    if folder != given:
+        print(f"{folder} (of versions {', '.join(map(str, sorted(versions(given))))})")
     signatures = audit.read(folder).signature_def
     file = folder / protocol.DESCRIPTION
     described = json.loads(file.read_text())["explanations"] if file.exists() else {}
@@ -334,11 +332,10 @@ def run_load(options: argparse.Namespace) -> None:
             raise CommandError(f"--{word} is {getattr(options, word)}; it must be positive")
     try:
         with _client(options, options.address, options.model) as client:
-            name, about = _offered(client, options)
+            name, takes = _offered(client, options)
     except ServingError as error:
         raise CommandError(str(error)) from error
-    leaves = [Leaf(alias, tuple(shape), dtype) for alias, (shape, dtype) in about.inputs.items()]
-    x = load.sample(leaves, options.rows)
+    x = load.sample(takes, options.rows)
     fared = load.run(
         lambda: _client(options, options.address, options.model, rows=options.rows, retries=options.retries),
         lambda client: load.flat(client.explain(x, name).attributions),

@@ -251,6 +251,12 @@ def versions(directory: Path) -> dict[int, Path]:
     return {number: folder for number, folder in named.items() if number < 2**63}
 
 
+def latest(directory: Path) -> Path:
+    """The folder of a model's highest version; of a version itself that one."""
+    known = versions(directory)
+    return known[max(known)] if known and not (directory / "saved_model.pb").exists() else directory
+
+
 def _publish(hidden: Path, directory: Path, version: int | None) -> Path:
     """Rename the finished folder into place; where another exporter was faster, to the next version."""
     while True:

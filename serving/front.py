@@ -7,7 +7,6 @@ outputs makes it keep one more copy of the graph, and nobody but the caller says
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -115,15 +114,7 @@ class Remote:
         self._checks, self._asked = Signatures(kept, self._largest), protocol.asked(found)
 
     def _ask(self, call: Callable[..., Any], request: Any, retries: int | None) -> Any:
-        patience = questions.Patience(self._seconds, retries)
-        while True:
-            try:
-                return call(request, **patience.options)
-            except grpc.RpcError as error:
-                wait = patience.pause(error)
-                if wait is None:
-                    raise answers.failed(patience.reason or error, self._address) from error
-            time.sleep(wait)
+        return questions.ask(call, request, self._seconds, retries, self._address)
 
     @contextlib.contextmanager
     def servable(self, version: int | None) -> Iterator[tuple[int, "Remote"]]:
@@ -158,7 +149,7 @@ class Remote:
             )
         request = predict_pb2.PredictRequest(output_filter=[] if len(wanted) == len(sets[0]) else wanted)
         request.model_spec.name, request.model_spec.signature_name = self.name, name
-        for alias, array in arrays.items():
+        for alias, array in arrays.items():  # written anew: of what was sent nothing that was not checked goes on
             request.inputs[alias].CopyFrom(proto(array))
         try:
             answer = self._predictions.Predict(request, timeout=min(seconds or self._seconds, self._seconds))

@@ -14,7 +14,7 @@ from tfig.entry import Leaf
 from tfig.serving import protocol
 from tfig.serving.answers import ServingError
 from tfig.serving.client import Client
-from tfig.serving.export import versions
+from tfig.serving.export import latest
 from tfig.serving.servable import Servable, proto
 
 SIZE = 64
@@ -112,8 +112,7 @@ def sample(leaves: list[Leaf], rows: int) -> dict[str, np.ndarray]:
 
 def local(directory: Path, name: str, x: Mapping[str, np.ndarray]) -> np.ndarray:
     """The attributions that an exported model on this machine answers, in one row of numbers."""
-    known = versions(directory)
-    with Servable(known[max(known)] if known else directory) as servable:
+    with Servable(latest(directory)) as servable:
         found = servable.predict(name, {alias: proto(value) for alias, value in x.items()})
     return flat({key: tf.make_ndarray(found[key]) for key in protocol.parts(protocol.ATTRIBUTIONS, found).values()})
 

@@ -63,6 +63,23 @@ class Patience:
         return wait if again(error) and not over and wait < self._left else None
 
 
+def ask(call: Callable[..., Any], request: Any, timeout: float, retries: int | None, address: str) -> Any:
+    """The answer to a request, asked again while another moment may answer it.
+
+    Raises:
+        ServingError: there is none.
+    """
+    patience = Patience(timeout, retries)
+    while True:
+        try:
+            return call(request, **patience.options)
+        except grpc.RpcError as error:
+            wait = patience.pause(error)
+            if wait is None:
+                raise answers.failed(patience.reason or error, address) from error
+        time.sleep(wait)
+
+
 def begun(requests: Iterator[Any]) -> Iterator[Any]:
     """The same requests, the first of them made already: what does not fit is refused now."""
     return itertools.chain([next(requests)], requests)

@@ -4,13 +4,10 @@ import http.server
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import threading
 import zipfile
-
-import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -76,7 +73,6 @@ def test_deployment_files_say_the_same():
     assert int(flags["grpc_max_threads"]) > 0 and flags["enable_per_model_batching_parameters"] == "true"
 
 
-@pytest.mark.skipif(not shutil.which("bash"), reason="the probe is written for bash")
 def test_the_probe_tells_a_model_that_is_there_from_one_that_loads():
     import yaml
 

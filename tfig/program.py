@@ -178,8 +178,8 @@ class _Build:
 
         everything = network.merge(points, plain.context)
         x = cut.features(everything)
-        behind = self.readings.at(question.layer, question.channels, cut.call)
-        score = dataclasses.replace(plain, outputs=cut.outputs, context=everything, shared=behind if SHARING else None)
+        behind = plain.shared and self.readings.at(question.layer, question.channels, cut.call)
+        score = dataclasses.replace(plain, outputs=cut.outputs, context=everything, shared=behind)
         source = Source(
             points,
             base,

@@ -143,14 +143,14 @@ def _looked_at(x: Sequence[tf.Tensor], seen: list[Call], score: list[tf.Tensor],
 
 def _looked_up(x: Sequence[tf.Tensor], seen: list[Call]) -> tuple[LookedUp, ...]:
     """Embeddings whose indices are computed of the values of inputs, at the first call that is."""
-    operations = tf.compat.v1.get_default_graph().get_operations()
+    seen = [one for one in seen if isinstance(one.layer, keras.layers.Embedding) and tf.is_symbolic_tensor(one.given)]
+    operations = tf.compat.v1.get_default_graph().get_operations() if seen else []
     of = [{op.name for op in depending(operations, [leaf])} | {leaf.op.name} for leaf in x]
     found: dict[int, LookedUp] = {}
     for one in seen:
-        if isinstance(one.layer, keras.layers.Embedding) and tf.is_symbolic_tensor(one.given):
-            inputs = tuple(i for i, names in enumerate(of) if one.given.op.name in names)
-            if inputs and one.given.dtype.is_integer:
-                found.setdefault(id(one.layer), (weakref.ref(one.layer), inputs))
+        inputs = tuple(i for i, names in enumerate(of) if one.given.op.name in names)
+        if inputs and one.given.dtype.is_integer:
+            found.setdefault(id(one.layer), (weakref.ref(one.layer), inputs))
     return tuple(found.values())
 
 
