@@ -14,8 +14,9 @@ import grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc
 
 from tfig.serving import answers, protocol, questions
+from tfig.serving.listening import Limits, check, credentials
 from tfig.serving.servable import RequestError, Signatures, proto
-from tfig.serving.server import Limits, Server, check, credentials, started
+from tfig.serving.server import Server, started
 
 log = logging.getLogger("tfig.serving")
 
