@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -42,31 +43,71 @@ class Pair:
         return bilateral(self.cost, product, self.l1)
 
     def score(self, delete: tf.Tensor, insert: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
-        """The integrated scores of the four terms: what product and one delete, less what product and other insert."""
-        product, swapped = delete * insert, self.cost.swapped
-        return (
-            _integrated(self.cost, product, self.steps, self.deviation, stream)
-            - _integrated(swapped, product, self.steps, self.deviation, stream)
-            + _integrated(self.cost, delete, self.steps, self.deviation, stream)
-            - _integrated(swapped, insert, self.steps, self.deviation, stream)
-        )
+        """The integrated scores of the four terms, with their signs, [B]."""
+        change = self._change
+        masks = self.cost.where.enlarge(_four(delete, insert), change)
+
+        def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+            point = self._at(p, masks, sample, row, stream)
+            return point.sign * tf.cast(p.score(point.leaves), change.dtype)
+
+        like = tf.zeros_like(self.deviation)
+        return total(self.cost.problem, 4 * self.steps, like, term) / self.steps
 
     def directions(self, delete: tf.Tensor, insert: tf.Tensor, stream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Half the sum of the terms' gradients, and the penalty's, for each mask."""
-        product, swapped = delete * insert, self.cost.swapped
+        """Half the sum of the terms' gradients, with their signs, and the penalty's, for each mask."""
+        product, masks, where, change = delete * insert, _four(delete, insert), self.cost.where, self._change
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch([product, masks])
+            penalty, enlarged = self.penalty(product), where.enlarge(masks, change)
 
-        def slope(cost: Objective, mask: tf.Tensor) -> tf.Tensor:
-            return cost.integrated_gradient(mask, self.steps, self.deviation, stream)
+        def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+            point, here = self._at(p, enlarged, sample, row, stream), tf.gather(change, row)
+            towards = value_and_gradient(p.score, point.leaves)[1][where.leaf] * here
+            towards = tf.reduce_sum(towards, -1, keepdims=True) if where.rank else towards
+            own = tf.one_hot(point.which, 4, on_value=True, off_value=False)
+            slots = tf.reshape(own, tf.concat([tf.shape(own), tf.ones([len(towards.shape) - 1], tf.int32)], 0))
+            # Back, the mask's slope and the term's sign are both negative.
+            return tf.where(slots, (per_row(point.share, towards) * towards)[:, tf.newaxis], 0.0)
 
-        both = slope(self.cost, product) - slope(swapped, product)
-        with tf.GradientTape() as tape:
-            tape.watch(product)
-            penalty = self.penalty(product)
-        rough = tape.gradient(penalty, product)
-        return (
-            (both * insert + slope(self.cost, delete)) / 2 + rough * insert,
-            (both * delete - slope(swapped, insert)) / 2 + rough * delete,
-        )
+        # Enlarging is linear: its transpose is applied once to the sums, not to every term.
+        apart = tf.stack(tf.split(tf.zeros_like(enlarged), 4), 1)
+        sums = total(self.cost.problem, 4 * self.steps, apart, term) / self.steps
+        slopes = tape.gradient(enlarged, masks, tf.concat(tf.unstack(sums, axis=1), 0))
+        back_and_forth, away, deleting, inserting = tf.split(slopes, 4)
+        both, rough = back_and_forth + away, tape.gradient(penalty, product)
+        return (both * insert + deleting) / 2 + rough * insert, (both * delete + inserting) / 2 + rough * delete
+
+    @property
+    def _change(self) -> tf.Tensor:
+        return self.cost.x - self.cost.baseline
+
+    def _at(self, p: Problem, masks: tf.Tensor, sample: tf.Tensor, row: tf.Tensor, stream: tf.Tensor) -> "Point":
+        """start + k/steps M (end - start) + deviation e[k]: from x' to x in terms 0 and 2, from x to x' in 1 and 3."""
+        x, baseline, change = self.cost.x, self.cost.baseline, self._change
+        which, k, rows = sample // self.steps, sample % self.steps, tf.shape(change)[0]
+        sign = tf.cast(1 - 2 * (which % 2), change.dtype)
+        share = tf.cast(k + 1, change.dtype) / self.steps
+        noise = fork(p.seed, tf.fill(tf.shape(row), stream))
+        start = jitter(tf.concat([baseline, x], 0), tf.tile(self.deviation, [2]), noise, k, row + rows * (which % 2))
+        leaves = list(p.x)
+        moved = tf.gather(masks, row + rows * which) * tf.gather(change, row)
+        leaves[self.cost.where.leaf] = start + per_row(sign * share, moved) * moved
+        return Point(tuple(leaves), which, sign, share)
+
+
+class Point(NamedTuple):
+    """Where a term of the pair's integrals is evaluated: which term, with what sign, how far along."""
+
+    leaves: Leaves
+    which: tf.Tensor
+    sign: tf.Tensor
+    share: tf.Tensor
+
+
+def _four(delete: tf.Tensor, insert: tf.Tensor) -> tf.Tensor:
+    """The masks of the four terms, [4 B, ...]: the product both ways, the one that deletes, the one that inserts."""
+    return tf.concat([delete * insert, delete * insert, delete, insert], 0)
 
 
 def bilateral(cost: Objective, mask: tf.Tensor, l1: float) -> tf.Tensor:
@@ -85,20 +126,6 @@ def bilateral(cost: Objective, mask: tf.Tensor, l1: float) -> tf.Tensor:
             rough += tf.reduce_mean(excused, where.axes)
         rough /= 2
     return l1 * size + cost.tv * rough
-
-
-def _integrated(cost: Objective, mask: tf.Tensor, steps: int, deviation: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
-    """mean{ F(x' + k/steps M (x - x') + deviation e[k]) : k = 1...steps }, [B]."""
-    leaf, change = cost.where.leaf, cost.where.enlarge(mask, cost.x) * (cost.x - cost.baseline)
-
-    def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
-        share = tf.cast(sample + 1, change.dtype) / steps
-        points = list(p.x)
-        start = jitter(cost.baseline, deviation, fork(p.seed, tf.fill(tf.shape(row), stream)), sample, row)
-        points[leaf] = start + per_row(share, change) * tf.gather(change, row)
-        return tf.cast(p.score(tuple(points)), change.dtype)
-
-    return total(cost.problem, steps, tf.zeros([cost.problem.rows], change.dtype), term) / steps
 
 
 def descend(pair: Pair, search: LineSearch, resolution: int, iterations: int) -> tuple[tf.Tensor, Trace]:
