@@ -39,7 +39,7 @@ def score_of(model, target):
 # Faithfulness
 
 
-@pytest.mark.parametrize("steps", [1, 5, 42, 100])
+@pytest.mark.parametrize("steps", [1, 5, 100])
 @pytest.mark.parametrize("metric", ["deletion", "insertion"])
 def test_deletion_and_insertion_are_the_protocols(metric, steps):
     model, x = small()
@@ -464,7 +464,7 @@ class Half(Method):
 # Where questions are posed
 
 
-@pytest.mark.parametrize("name", ["two_inputs", "subclassed", "tokens", "half", "two_outputs", "one_unit"])
+@pytest.mark.parametrize("name", ["two_inputs", "tokens", "half", "two_outputs"])
 def test_metrics_of_every_kind_of_model(name):
     case, model = zoo.ZOO[name], zoo.build(name)
     e = tfig.explain(model, case.x, "integrated_gradients", **case.arguments)

@@ -520,10 +520,9 @@ def test_scalings_fold_through_what_changes_nothing(rules):
         return keras.Model(inputs, ending(L.ReLU()(norm(h))))
 
     expected = tfig.explain(build(), x, tfig.LRP(rules), target=1).attributions
-    for name in CHAIN:
-        for places in ((name, None), (None, name)):
-            found = tfig.explain(build(*places), x, tfig.LRP(rules), target=1).attributions
-            assert error(found, expected) <= 1e-5, (name, places)
+    for places in zip(CHAIN, [*CHAIN][1:] + [*CHAIN][:1], strict=True):
+        found = tfig.explain(build(*places), x, tfig.LRP(rules), target=1).attributions
+        assert error(found, expected) <= 1e-5, places
 
 
 def test_relevance_passes_through_a_negation():

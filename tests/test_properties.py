@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, note, settings
 from hypothesis import strategies as st
 from keras import layers as L
-from test_conformance import ATTENDING, EPS, MASKS, METHODS
+from test_conformance import ATTENDING, EPS, MASKS, METHODS, SLOW
 
 import tfig
 
@@ -36,6 +36,8 @@ SMALL = {
 }
 # A line search that a rounding turns is another matter, and these networks have no attention.
 NAMES = [name for name in SMALL if name not in (*MASKS, *ATTENDING)]
+if "HYPOTHESIS_PROFILE" not in os.environ:  # of those that share a kernel one
+    NAMES = [name for name in NAMES if name not in SLOW or name in ("occlusion", "kernel_shap", "layer_cam", "qii")]
 # What decides by comparing gradients or walks along them, and fits to differences of scores.
 TURNING = ("guided_ig", "boundary_ig", "lime", "kernel_shap", "adaptive")
 # What adds noise to each entry of x, or draws each entry.

@@ -476,7 +476,7 @@ def test_killed_in_the_middle_of_a_request_and_back(models):
 
 
 def test_sigterm_answers_what_is_in_flight(models, tmp_path):
-    long = tfig.SmoothGrad(tfig.IntegratedGradients(steps=2000), samples=1000)
+    long = tfig.SmoothGrad(tfig.IntegratedGradients(steps=1000), samples=800)
     tfig.export(table(), tmp_path / "long", {"explain": long}, warmup=False)
     port = free_port()
     running = process(tmp_path / "long", port)

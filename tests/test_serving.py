@@ -108,7 +108,7 @@ def test_three_ways_to_ask_agree_bitwise(case):
         for word, expected in e.trace.items():
             np.testing.assert_array_equal(served.trace[word], expected)
 
-        if key not in ("ig", "smooth", "igos"):  # the options mean the same to all
+        if key not in FEW:  # the options mean the same to all
             continue
         asked = explainer(case.x, target=tfig.Contrast(2, "runner_up"))
         options = {"target": np.full(3, 2, "int32"), "contrast": np.array([-2], "int32")}
