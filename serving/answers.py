@@ -171,9 +171,12 @@ def explanation(answers: list[Any], name: str, x: Any, outputs: Any, return_bad_
     if bad.size:
         trace[protocol.STATUS] = status
     attributions = _shaped(maps, x)
+    names = sorted(x) if isinstance(x, Mapping) else list(map(generated, range(len(x)))) if isinstance(x, list) else []
+    held = tuple(i for i, name in enumerate(names) if name not in maps) if {*names} & {*maps} else ()
     return Explanation(
-        attributions=attributions, method=name, trace=trace, x=x, channels=_channels(attributions, x), **fields
-    )
+        attributions=attributions, method=name, trace=trace, x=x, channels=_channels(attributions, x), held=held,
+        **fields,
+    )  # fmt: skip
 
 
 def _channels(attributions: Any, x: Any) -> dict[str, tuple[int, ...]]:

@@ -186,6 +186,11 @@ def _served(name: str, explainer: Explainer, structure: Any, leaves: list[entry.
             f"explanation {name!r} calls a Python function on each row, which a served model cannot; pass segments as "
             "a map or as the size of a grid."
         )
+    if posed.aside:
+        raise ValueError(
+            f"explanation {name!r} has a target that takes arrays beside the outputs, which a server's callers cannot "
+            "send; make what it needs an input and an output of the model."
+        )
     if (posed.target < -1).any():
         raise ValueError(
             f"explanation {name!r} is of the runner-up, which callers ask for as contrast; export it without target=."

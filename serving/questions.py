@@ -277,7 +277,8 @@ def options(
         kind = tf.as_dtype(definition.inputs[alias].dtype).as_numpy_dtype
         if isinstance(part, (str, baselines.Baseline)):
             raise ValueError(f"baseline {part!r} is computed at export; to a server pass a number or an array.")
-        filled = np.full(like.shape, np.nan, kind) if part is None else baselines.fit(alias, part, like.astype(kind))
+        own = tf.make_ndarray(definition.defaults[alias])
+        filled = own if part is None else baselines.fit(alias, part, like.astype(kind))
         found[alias] = np.ascontiguousarray(np.broadcast_to(filled, like.shape))
     return found
 

@@ -128,7 +128,7 @@ class Served:
     def explained(self) -> list[tuple[str | None, Leaf]]:
         """Inputs that are attributed, with the names their tensors end in: None for a model's only input."""
         several = len(self.leaves) > 1
-        pairs = zip(self.names, self.leaves, strict=True)
+        pairs = zip(self.names, self.posed.leaves, strict=True)
         return [(name if several else None, leaf) for name, leaf in pairs if leaf.explained]
 
     @property
@@ -140,8 +140,7 @@ class Served:
             found[protocol.CONTRAST] = tf.constant(self.posed.against)
         if self.posed.program.fed:
             for (name, leaf), given in zip(self.explained, self.posed.fed, strict=True):
-                nothing = np.full([1, *(size or 1 for size in leaf.shape[1:])], np.nan, given.dtype)
-                found[protocol.of(protocol.BASELINE, name)] = tf.constant(nothing)
+                found[protocol.of(protocol.BASELINE, name)] = tf.constant(_unsaid(leaf, given))
         found[protocol.SEED] = tf.constant(np.reshape(self.explainer.seed, [1]).astype(np.int32))
         return found
 
@@ -192,8 +191,7 @@ class Served:
     def _answer(self, inputs: Tensors) -> Tensors:
         """The program's answer to inputs and options, by name."""
         leaves = tuple(
-            tf.cast(tf.ensure_shape(inputs[name], leaf.shape), leaf.compute_dtype) if leaf.explained
-            else tf.ensure_shape(inputs[name], leaf.shape)
+            tf.cast(tf.ensure_shape(inputs[name], leaf.shape), leaf.compute_dtype)
             for name, leaf in zip(self.names, self.leaves, strict=True)
         )  # fmt: skip
         rows = tf.shape(leaves[0])[:1]
@@ -209,7 +207,7 @@ class Served:
         lowest = NOTHING if self.posed.program.units == 1 else AGAINST_PREDICTED
         against = tf.where(against < lowest, OUT_OF_RANGE, against)
         leaves, fed = self._baselines(leaves, inputs)
-        found = self.posed.program.run(leaves, target, against, seed, self._chunk(leaves), fed, ())
+        found = self.posed.program.run(leaves, target, against, seed, self._chunk(leaves), fed, (), ())
         return self._named(found, leaves)
 
     def _baselines(self, leaves: tuple[tf.Tensor, ...], options: Tensors) -> tuple[tuple, tuple]:
@@ -217,11 +215,14 @@ class Served:
         if not self.posed.program.fed:
             return leaves, ()
         fed, whole = [], list(leaves)
-        first = next(i for i, leaf in enumerate(self.leaves) if leaf.explained)
-        values = [value for value, leaf in zip(leaves, self.leaves, strict=True) if leaf.explained]
-        for (name, _), value, default in zip(self.explained, values, self.posed.fed, strict=True):
+        first = next((i for i, leaf in enumerate(self.leaves) if leaf.floating), 0)
+        values = [value for value, leaf in zip(leaves, self.posed.leaves, strict=True) if leaf.explained]
+        for (name, leaf), value, default in zip(self.explained, values, self.posed.fed, strict=True):
             option = protocol.of(protocol.BASELINE, name)
             sent = tf.broadcast_to(options[option], tf.shape(value), name=option)
+            if not leaf.floating:
+                fed.append(sent)
+                continue
             axes = range(1, len(value.shape))
             absent = tf.reduce_all(tf.math.is_nan(sent), axes, keepdims=True)
             finite = tf.reduce_all(tf.math.is_finite(sent), axes)
@@ -279,6 +280,13 @@ class Served:
         if self.posed.layer is None and end is not None:
             return images.get(end)
         return next(iter(images.values())) if len(images) == 1 else None
+
+
+def _unsaid(leaf: Leaf, given: np.ndarray) -> np.ndarray:
+    """A baseline that holds where a caller says none: NaN, for which the program has a rule, or what was exported."""
+    if leaf.floating:
+        return np.full([1, *(size or 1 for size in leaf.shape[1:])], np.nan, given.dtype)
+    return given[(slice(1), *(slice(1 if size is None else size) for size in leaf.shape[1:]))]
 
 
 def _inner(target: Any) -> Any:

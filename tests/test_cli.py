@@ -13,6 +13,7 @@ from conftest import exported_by_keras
 from keras import layers as L
 
 import tfig
+from tfig import console
 from tfig.cli import main
 
 
@@ -53,6 +54,13 @@ def test_explain_writes_a_picture_and_the_numbers(model, folder, capsys):
         shown = cv2.cvtColor(cv2.imread(f"out.image{i}.png"), cv2.COLOR_BGR2RGB)
         np.testing.assert_array_equal(shown, e.overlay(pixels)[0])
         assert f"class {e.target[0]}" in lines[i]
+
+
+def test_what_takes_its_time_is_said(capsys, monkeypatch):
+    monkeypatch.setattr(console, "PATIENCE", 0.0)
+    assert main(["explain", "model.keras", "image0.png", "-o", "slow.png"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["compiling integrated_gradients for model.keras, once ...", "explaining 1 image(s) ..."]
 
 
 def test_options_reach_the_question(capsys):

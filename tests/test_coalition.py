@@ -255,7 +255,7 @@ def test_token_models_are_told_to_name_an_embedding():
     model = keras.Model(tokens, L.Dense(2)(L.GlobalMaxPooling1D()(both)))
     ids = np.random.default_rng(0).integers(0, 20, (3, 7))
     for name, kind in REGISTRY.items():
-        if kind.needs_layer:
+        if kind.needs_layer or kind.switches:
             continue
         baseline = tfig.baselines.Dataset(ids) if kind.default_baseline == "dataset" else None
         with pytest.raises(ValueError, match=r"nothing to attribute to: .* pass layer='words' \(or 'more'\)"):

@@ -240,10 +240,99 @@ def test_callables_and_several_outputs():
 def test_segmentation_by_a_callable():
     x = keras.Input((8, 8, 3))
     model = keras.Model(x, L.Conv2D(2, 1, activation="softmax")(x))
-    with pytest.raises(ValueError, match="no single class axis"):
+    with pytest.raises(ValueError, match=r"say of which: target=tfig.At\('predicted', \(0, 0\)\), a region"):
         tfig.explain(model, X)
     e = tfig.explain(model, X, target=lambda y: tf.reduce_mean(y[..., 1], [1, 2]))
     np.testing.assert_allclose(e.score, model.predict(X, verbose=0)[..., 1].mean((1, 2)), rtol=1e-5)
+
+
+def test_classes_by_the_names_a_model_has():
+    model = zoo.build("sequential")
+    model.class_names = ["cat", "dog", "bird", "fish"]
+    expected = tfig.explain(model, X, "gradient", target=[1, 0, 1]).attributions
+    found = tfig.explain(model, X, "gradient", target=["dog", "cat", "dog"])
+    np.testing.assert_array_equal(found.attributions, expected)
+    np.testing.assert_array_equal(tfig.explain(model, X, "gradient", target="fish").target, 3)
+    e = tfig.explain(model, X, "gradient", target=tfig.Contrast("bird", "predicted"))
+    np.testing.assert_array_equal(e.target, 2)
+    with pytest.raises(ValueError, match=r"target is 'dgo'; words are 'dog'.*model.class_names"):
+        tfig.explain(model, X, target="dgo")
+
+
+def test_a_class_at_a_place():
+    x = keras.Input((8, 8, 3))
+    model = keras.Model(x, L.Conv2D(4, 3, padding="same")(x))
+    logits, probabilities = model(X).numpy(), tf.nn.softmax(model(X)).numpy()
+    spot = (slice(None), 2, 5)
+    e = tfig.explain(model, X, "gradient", target=tfig.At("predicted", (2, 5)))
+    np.testing.assert_array_equal(e.target, logits[spot].argmax(-1))
+    np.testing.assert_allclose(e.score, logits[spot].max(-1), rtol=1e-5)
+    assert not e.attributions[:, 4:].any() and e.attributions[:, 1:4, 4:7].any()  # what its 3 x 3 window does not see
+    e = tfig.explain(model, X, "gradient", target=tfig.At(1, (2, 5)), output="probabilities")
+    np.testing.assert_allclose(e.score, probabilities[spot][:, 1], rtol=1e-5)
+    e = tfig.explain(model, X, "gradient", target=tfig.At(tfig.Contrast(1, 2), (2, -3)))
+    np.testing.assert_allclose(e.score, logits[spot][:, 1] - logits[spot][:, 2], rtol=1e-4)
+    e = tfig.explain(model, X, "gradient", target=tfig.At(3))
+    np.testing.assert_allclose(e.score, logits[..., 3].mean((1, 2)), rtol=1e-4, atol=1e-6)
+    region = np.zeros((8, 8))
+    region[1:3, 2:6] = 1
+    e = tfig.explain(model, X, target=tfig.At([0, 1, 2], region))
+    np.testing.assert_allclose(e.score, [logits[i, 1:3, 2:6, i].mean() for i in range(3)], rtol=1e-4, atol=1e-6)
+    assert np.abs(e.convergence_delta).max() < 1e-5
+    np.testing.assert_allclose(tfig.metrics.deletion(e).scores[:, 0], e.score, rtol=1e-4, atol=1e-6)
+    for where, message in (
+        ((2,), "has 1 indices, and the positions are"),
+        ((9, 0), "lies outside of the positions"),
+        (np.zeros((8, 8)), "of which none is negative and some are not zero"),
+        (np.ones((4, 4)), r"is a region \[4, 4\], and the positions are \[8, 8\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tfig.explain(model, X, target=tfig.At(0, where))
+    with pytest.raises(ValueError, match="has no positions to choose from"):
+        tfig.explain(zoo.build("sequential"), X, target=tfig.At(0, (1, 1)))
+
+
+def test_a_class_of_a_box_of_one_of_several_outputs():
+    x = keras.Input((8, 8, 3))
+    h = L.Dense(15)(L.Flatten()(x))
+    model = keras.Model(x, {"boxes": L.Reshape((5, 4))(L.Dense(20)(h)), "classes": L.Reshape((5, 3))(h)})
+    e = tfig.explain(model, X, target=("classes", tfig.At(2, 4)))
+    np.testing.assert_allclose(e.score, model(X)["classes"].numpy()[:, 4, 2], rtol=1e-5)
+    np.testing.assert_allclose(tfig.metrics.deletion(e).scores[:, 0], e.score, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "expected_gradients", "occlusion"])
+def test_a_target_takes_arrays_with_a_row_for_each_row(method):
+    model, rng = zoo.build("sequential"), np.random.default_rng(0)
+    x, weights, which = zoo.images(5), rng.normal(size=(5, 4)).astype("float32"), np.array([2, 0, 1, 1, 2])
+    weighed = lambda y, w, i: tf.reduce_sum(w * y, 1) + tf.gather(y, i, batch_dims=1)  # noqa: E731
+    baseline = tfig.baselines.Dataset(zoo.images(3, seed=1)) if method == "expected_gradients" else None
+    explainer = tfig.Explainer(model, method, target=(weighed, weights, which), baseline=baseline, batch_size=2)
+    e = explainer(x)
+    outputs = model.predict(x, verbose=0)
+    np.testing.assert_allclose(e.score, (weights * outputs).sum(1) + outputs[np.arange(5), which], rtol=1e-5)
+    for i in range(5):
+        alone = lambda y, i=i: weighed(y, weights[[i]], tf.fill(tf.shape(y)[:1], int(which[i])))  # noqa: E731
+        one = tfig.explain(model, x[[i]], method, target=alone, baseline=baseline)
+        if method != "expected_gradients":
+            np.testing.assert_allclose(e.attributions[i], one.attributions[0], atol=1e-6)
+        np.testing.assert_allclose(e.baseline_score[i], one.baseline_score[0], rtol=1e-5)
+    assert e[:2].explainer is None  # rows of it would need rows of the arrays
+    with pytest.raises(ValueError, match=r"target\[1\] has shape \[4, 4\], and x has 5 rows"):
+        tfig.explain(model, x, method, target=(weighed, weights[:4], which), baseline=baseline)
+
+
+def test_a_target_that_holds_rows_itself_or_is_no_tensorflow_is_told_what_to_do(tmp_path):
+    model, rows = zoo.build("sequential"), tf.constant([0, 1, 2])
+    with pytest.raises(
+        ValueError, match=r"must hold nothing that has a value for each row.*target=\(function, array\)"
+    ):
+        tfig.explain(model, X, target=lambda y: tf.gather(y, rows, batch_dims=1))
+    with pytest.raises(ValueError, match="must be made of TensorFlow operations, which NumPy"):
+        tfig.explain(model, X, target=lambda y: np.max(np.asarray(y), 1))
+    beside = tfig.Explainer(model, "gradient", target=(lambda y, i: tf.gather(y, i, batch_dims=1), np.array([1])))
+    with pytest.raises(ValueError, match="a target that takes arrays beside the outputs"):
+        tfig.export(model, tmp_path / "m", {"why": beside})
 
 
 def test_callables_share_a_program_while_they_live_and_hold_no_model():
@@ -313,5 +402,44 @@ def test_what_a_model_takes_beside_floats_is_said_to_be_held():
     assert not e.attributions["kind"].any() and np.abs(e.convergence_delta).max() < 1e-5
     with pytest.raises(ValueError, match=r"baseline gives \['kind'\], which are no floats and are held at x"):
         tfig.explain(model, x, baseline={"num": [0, 0], "kind": [2]})
-    with pytest.raises(ValueError, match=r"A column of a table needs an axis of its own: x\[:, None\]"):
-        tfig.explain(model, {"num": x["num"], "kind": np.array([1])})
+    column = tfig.explain(model, {"num": x["num"], "kind": np.array([1])})  # as Keras takes it
+    np.testing.assert_array_equal(column.attributions["num"], e.attributions["num"])
+
+
+def test_data_sets_pairs_paths_and_words_as_people_pass_them():
+    model, x = zoo.build("sequential"), zoo.images(5)
+    expected = tfig.explain(model, x, "gradient").attributions
+    labels = np.arange(5)
+    batched = tf.data.Dataset.from_tensor_slices((x, labels)).batch(2)
+    for given in (batched, batched.unbatch(), tf.data.Dataset.from_tensor_slices(x).batch(3)):
+        np.testing.assert_allclose(tfig.explain(model, given, "gradient").attributions, expected, atol=1e-7)
+    with pytest.raises(ValueError, match="a data set without end"):
+        tfig.explain(model, batched.repeat())
+    with pytest.raises(ValueError, match=r"Of a pair \(x, y\) pass x alone"):
+        tfig.explain(model, (x, labels))
+    with pytest.raises(ValueError, match=r"model is str; .* keras.saving.load_model\(path\)"):
+        tfig.explain("model.keras", x)
+    words = L.TextVectorization(output_mode="multi_hot")
+    words.adapt(["a good film", "a bad film"])
+    reader = keras.Sequential([keras.Input((1,), dtype="string"), words, L.Dense(1)])
+    e = tfig.explain(reader, ["good film", "bad"], "occlusion")
+    assert e.attributions.shape == (2, 1) and e.x.tolist() == [["good film"], ["bad"]]
+
+
+def test_a_distributed_data_set_is_mapped():
+    model, x = zoo.build("sequential"), zoo.images(4)
+    data = tf.data.Dataset.from_tensor_slices((x, np.arange(4))).batch(2)
+    spread = tf.distribute.MirroredStrategy(["CPU:0"]).experimental_distribute_dataset(data)
+    maps = [e.attributions for e in tfig.Explainer(model, "gradient").map(spread)]
+    np.testing.assert_allclose(np.concatenate(maps), tfig.explain(model, x, "gradient").attributions, atol=1e-7)
+
+
+def test_a_token_is_a_baseline_of_tokens_alone():
+    ids, kinds = keras.Input((4,), dtype="int32", name="ids"), keras.Input((4,), dtype="int32", name="kinds")
+    h = L.Embedding(9, 3, name="words")(ids) + L.Embedding(2, 3, name="sorts")(kinds)
+    model = keras.Model([ids, kinds], L.Dense(1)(L.Flatten()(h)))
+    x = [np.array([[3, 4, 5, 6]]), np.array([[0, 0, 1, 1]])]
+    for baseline in (8, [8, None]):
+        e = tfig.explain(model, x, layer="words", baseline=baseline)
+        np.testing.assert_allclose(e.baseline_score, model([np.full((1, 4), 8), x[1]]).numpy()[:, 0], rtol=1e-5)
+        assert np.abs(e.convergence_delta).max() < 1e-5

@@ -1,8 +1,9 @@
 """explain() and Explainer: from the user's arguments to a call of a program."""
 
 import copy
+import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -17,7 +18,7 @@ from tfig.methods.checks import whole
 from tfig.problem import Method
 from tfig.program import Program, Question, program
 from tfig.score import NOTHING
-from tfig.survey import last_map, oriented, survey
+from tfig.survey import last_map, oriented, survey, switched
 
 CHUNK_ELEMENTS = 2**22
 """Input elements evaluated together where no batch_size is given: 27 images of 224 x 224 x 3."""
@@ -42,12 +43,16 @@ def explain(
         model: a Keras model; for methods that need only gradients or scores also a callable x -> outputs or a loaded
             SavedModel.
         x: array or tensor [B, ...], or the list, tuple or dict of them that the model takes. Cast to the model's
-            input dtype. Integer inputs (token ids) are held constant.
+            input dtype; or a `tf.data.Dataset` of them, or of (x, y). Integer, string and boolean inputs are held
+            constant, but by methods that only put parts of x in place of others (occlusion, RISE, Shapley, LIME, ...),
+            which switch them too; never masks beside tokens.
         method: name (with the paper's hyper-parameters) or method object; `tfig.methods` lists them.
-        target: None, each row's predicted class; int; `[B]` ints; `tfig.Contrast`; a callable outputs -> [B] of
-            TensorFlow operations, row by row; ``(output, target)`` for a model of several outputs. One-unit outputs
-            need none: the unit itself is explained. A target that needs x too (a reconstruction error) takes a model
-            that hands it on: ``explain(lambda x: (model(x), x), x, target=lambda y: ...)``.
+        target: None, each row's predicted class; int; `[B]` ints; a name, or names, of those in `model.class_names`
+            where it has them; `tfig.Contrast`; `tfig.At`, a class at a place of
+            outputs [B, ..., C]; a callable outputs -> [B] of TensorFlow operations, row by row, or ``(function, array,
+            ...)``, called with the rows of arrays [B, ...] too; ``(output, target)`` for a model of several outputs.
+            One-unit outputs need none: the unit itself is explained. A target that needs x too (a reconstruction error)
+            takes a model that hands it on: ``explain(lambda x: (model(x), x), x, target=lambda y: ...)``.
         output: None, what the model emits; "logits" or "probabilities", converted either way.
         layer: name, path (``backbone/conv5``) or layer whose output is explained in place of x. Of a layer called
             several times it is the last output, of an embedding the first, and a warning says so; ``embedding:0``
@@ -60,7 +65,7 @@ def explain(
         batch_size: rows the model evaluates together; by default as many as hold four million input elements, at
             most 256.
         seed: int for every row, or `[B]` ints; noise is a function of the row's seed alone.
-        progress: show Keras' progress bar, in chunks of `batch_size` rows.
+        progress: show Keras' progress bar, in rows.
 
     Returns:
         an `Explanation`.
@@ -93,6 +98,7 @@ class Posed(NamedTuple):
         layer: where the question is posed, None for the input.
         leaves: the model's inputs, with the axes of their channels.
         channels: the axis of channels of the layer's outputs.
+        aside: what a callable target takes beside the outputs.
     """
 
     program: Program
@@ -102,6 +108,7 @@ class Posed(NamedTuple):
     layer: keras.Layer | None
     leaves: list[entry.Leaf]
     channels: int
+    aside: tuple[np.ndarray, ...] = ()
 
 
 class Explainer:
@@ -127,7 +134,8 @@ class Explainer:
     ):
         if not callable(model) and entry.serving_signature(model) is None:
             raise ValueError(
-                f"model is {type(model).__name__}; pass a Keras model, a callable x -> outputs or a loaded SavedModel."
+                f"model is {type(model).__name__}; pass a Keras model, a callable x -> outputs or a loaded SavedModel"
+                f"{', such as keras.saving.load_model(path).' if isinstance(model, (str, os.PathLike)) else '.'}"
             )
         if isinstance(getattr(model, "__self__", None), keras.Model) and model.__name__ == "predict":
             raise ValueError("model.predict returns arrays, which have no gradient; pass the model itself.")
@@ -149,13 +157,29 @@ class Explainer:
         """Explain `x`; `target` takes the place of the one given at construction."""
         return self._answer(x, self.target if target is None else target, self.progress)
 
+    def compile(self, x: Any) -> "Explainer":
+        """Do the work of the first call ahead of it: trace the program for inputs like `x`, and run it on one row.
+
+        Args:
+            x: as it will be explained, with any number of rows, of which the first is explained here.
+
+        Returns:
+            the same explainer, so that ``tfig.Explainer(model, "igos").compile(x)`` is one line.
+
+        Raises:
+            ValueError: as `explain` does.
+        """
+        structure, leaves = self._read(x)
+        posed = self.pose(structure, leaves, self.target)
+        one = copy.copy(self)
+        one.batch_size = 1  # a number of rows is no part of what is compiled
+        next(one.answers(posed, leaves, self._sides(posed, [leaf[:1] for leaf in leaves])))
+        return self
+
     def _answer(self, x: Any, target: Any, progress: bool) -> Explanation:
-        if isinstance(x, list) and x and all(np.isscalar(leaf) for leaf in tf.nest.flatten(x)):
-            x = np.asarray(x)
-        structure, leaves = entry.read(self.model, x)
+        structure, leaves = self._read(x)
         posed = self.pose(structure, leaves, target)
-        pairs = zip(leaves, posed.leaves, strict=True)
-        sides = self.method.sides([moved(value, leaf.channels) for value, leaf in pairs if leaf.explained])
+        sides = self._sides(posed, leaves)
         call, calls = posed.program.call or (0, 1)
         if calls > 1 and not isinstance(self.layer, tuple) and posed.layer is not None:
             name = slices.address(self.model, posed.layer)
@@ -171,11 +195,25 @@ class Explainer:
         ]
         return _warned(Explanation.concatenate(parts))
 
+    def _read(self, x: Any) -> tuple[Any, list[np.ndarray]]:
+        """(the nest of the inputs, the rows of each)."""
+        if isinstance(x, tf.data.Dataset):
+            x = self._gathered(x)
+        if isinstance(x, list) and x and all(np.isscalar(leaf) for leaf in tf.nest.flatten(x)):
+            x = np.asarray(x)
+        return entry.read(self.model, x)
+
+    def _sides(self, posed: "Posed", leaves: list[np.ndarray]) -> list[np.ndarray]:
+        """What the method computes of rows in Python."""
+        pairs = zip(leaves, posed.leaves, strict=True)
+        return self.method.sides([moved(value, leaf.channels) for value, leaf in pairs if leaf.explained])
+
     @property
     def by_row(self) -> bool:
-        """Whether seed or baseline are given for each row, and so belong to rows in their order."""
+        """Whether seed, baseline or what a target takes are given for each row, and belong to rows in their order."""
         given = self.baseline.value if isinstance(self.baseline, baselines.AtLayer) else self.baseline
-        return any(np.ndim(value) > 0 for value in (self.seed, *tf.nest.flatten(given)))
+        beside = isinstance(self.target, tuple) and callable(self.target[0]) and len(self.target) > 1
+        return beside or any(np.ndim(value) > 0 for value in (self.seed, *tf.nest.flatten(given)))
 
     def about(self, target: Any) -> "Explainer":
         """The same question of another target."""
@@ -189,48 +227,67 @@ class Explainer:
         """What the program says of rows `leaves`, chunk by chunk: (which rows, its answer)."""
         rows, compiled = len(leaves[0]), posed.program
         seeds = arguments.per_row("seed", self.seed, rows)
-        size = self.batch_size or int(np.clip(CHUNK_ELEMENTS // max(leaf[0].size for leaf in leaves), 1, 256))
-        starts = range(0, rows, size)
-        bar = keras.utils.Progbar(len(starts), unit_name="chunk") if progress else None
-        for start in starts:
-            span = slice(start, start + size)
+        size = self.batch_size or int(np.clip(CHUNK_ELEMENTS // max(leaf.size // rows for leaf in leaves), 1, 256))
+        # What is watched moves: samples of a few rows fill a chunk as well as many rows do.
+        step = max(1, size // 16) if progress else size
+        bar = keras.utils.Progbar(rows, unit_name="row") if progress else None
+        for start in range(0, rows, step):
+            span = slice(start, start + step)
             given = [value if len(value) == 1 else value[span] for value in posed.fed] if compiled.fed else []
-            yield (
-                span,
-                compiled.run(
+            try:
+                answer = compiled.run(
                     tuple(tf.convert_to_tensor(leaf[span]) for leaf in leaves),
                     *(tf.constant(values[span]) for values in (posed.target, posed.against, seeds)),
                     tf.constant(size, tf.int32),
                     tuple(map(tf.convert_to_tensor, given)),
                     tuple(tf.convert_to_tensor(side[span]) for side in sides),
-                ),
-            )
+                    tuple(tf.convert_to_tensor(side[span]) for side in posed.aside),
+                )
+            except tf.errors.InvalidArgumentError as error:
+                if not compiled.calls:
+                    raise
+                raise ValueError(
+                    f"the callable target failed ({error.message.splitlines()[0][:200]}). It is asked of more and of "
+                    "fewer rows than x has, so it must hold nothing that has a value for each row: pass that beside "
+                    "it, target=(function, array), and it is called as function(outputs, rows of the array)."
+                ) from error
+            yield span, answer
             if bar:
-                bar.add(1)
+                bar.add(min(step, rows - start))
 
-    def pose(self, structure: Any, leaves: list[np.ndarray], target: Any) -> "Posed":
-        """The program for rows `leaves` of inputs `structure`, and what it is fed beside them."""
+    def pose(self, structure: Any, leaves: list[np.ndarray], target: Any, held: Sequence[int] | None = None) -> "Posed":
+        """The program for rows `leaves` of inputs `structure`, and what it is fed beside them.
+
+        Args:
+            held: numbers of the inputs of which nothing is explained; None: what the method cannot explain, and masks
+                beside tokens.
+        """
         structure = oriented(self.model, structure)
         if self.method.stepwise and slices.loops(self.model):
             sizes = iter(leaves)
             structure = tf.nest.map_structure(lambda leaf: leaf.shaped(next(sizes).shape), structure)
         described: list[entry.Leaf] = tf.nest.flatten(structure)
-        quantity, codes, against = arguments.quantity(self.model, self.output, target, len(leaves[0]))
+        asked = arguments.asked(self.model, self.output, target, len(leaves[0]))
         if isinstance(structure, dict) and isinstance(self.baseline, (list, tuple)):
             raise ValueError(f"x is a dict and baseline a list; name the inputs: {[leaf.name for leaf in described]}.")
         layer, which = self.layer if isinstance(self.layer, tuple) else (self.layer, None)
         if layer is None and self.method.picks_layer:
-            layer = last_map(self.model, structure, quantity)
+            layer = last_map(self.model, structure, asked.quantity)
+        if layer is None and (self.method.switches or held is not None):
+            structure = switched(self.model, structure, held)
+            described = tf.nest.flatten(structure)
+            self._can_switch(described)
         if layer is None and not any(leaf.explained for leaf in described):
             layer = self._looked_up(structure, leaves)
         channels = -1
         if layer is not None and slices.turned(self.model):
             channels = survey(self.model, structure).features.get(id(layer), -1)
-        rule, fed, tokens = arguments.start(self.method, self.baseline, described, leaves)
-        question = Question(self.method, quantity, layer, rule, tokens, channels, which)
+        read = () if any(leaf.explained for leaf in described) else self._read_by(layer, structure)
+        rule, fed, tokens = arguments.start(self.method, self.baseline, described, leaves, read)
+        question = Question(self.method, asked.quantity, layer, rule, tokens, channels, which)
         compiled = program(self.model, structure, question)
-        self._check_range(compiled, codes, against)
-        return Posed(compiled, codes, against, fed, layer, described, channels)
+        self._check_range(compiled, asked.target, asked.against)
+        return Posed(compiled, asked.target, asked.against, fed, layer, described, channels, asked.aside)
 
     def map(self, dataset: Iterable[Any], progress: bool | None = None) -> Iterator[Explanation]:
         """Explain a stream of batches, one `Explanation` each, holding one batch at a time.
@@ -241,12 +298,30 @@ class Explainer:
             progress: show Keras' progress bar, in batches; by default as constructed.
         """
         shown = self.progress if progress is None else progress
-        size = int(dataset.cardinality()) if hasattr(dataset, "cardinality") else -1
+        size = getattr(dataset, "cardinality", -1)  # a number, of a distributed data set
+        size = int(size() if callable(size) else size)
         bar = keras.utils.Progbar(size if size >= 0 else None, unit_name="batch") if shown else None
         for batch in dataset:
-            yield self._answer(batch[0] if isinstance(batch, tuple) else batch, self.target, progress=False)
+            x = batch[0] if isinstance(batch, tuple) else batch
+            yield self._answer(tf.nest.map_structure(_whole, x), self.target, progress=False)
             if bar:
                 bar.add(1)
+
+    def _gathered(self, dataset: tf.data.Dataset) -> Any:
+        """All rows of a data set, of single examples or of batches, of x or of (x, y).
+
+        Raises:
+            ValueError: it has no end.
+        """
+        if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError("x is a data set without end; pass dataset.take(batches), or explain it by Explainer.map.")
+        if isinstance(dataset.element_spec, tuple):
+            dataset = dataset.map(lambda x, *rest: x)
+        ranks = [len(leaf.shape) for leaf in entry.declared(self.model).values()]
+        if ranks and [1 + len(spec.shape) for spec in tf.nest.flatten(dataset.element_spec)] == ranks:
+            dataset = dataset.batch(256)
+        parts = list(dataset.as_numpy_iterator())
+        return tf.nest.map_structure(lambda *leaves: np.concatenate(leaves), *parts)
 
     def _check_range(self, compiled: Program, codes: np.ndarray, against: np.ndarray) -> None:
         if compiled.units is None:
@@ -264,6 +339,19 @@ class Explainer:
         """By which a layer is found again, with the number of its call where there are several."""
         name, (call, calls) = slices.address(self.model, layer), program.call or (0, 1)
         return name if calls == 1 else f"{name}:{call}"
+
+    def _can_switch(self, described: list[entry.Leaf]) -> None:
+        """Raise ValueError where inputs are switched that the method cannot take."""
+        names = [leaf.name for leaf in described if leaf.switched]
+        if names and not self.method.switches:
+            raise ValueError(
+                f"{self.method.name} changes numbers by degrees, and inputs {names}, which were explained, hold none."
+            )
+
+    def _read_by(self, layer: keras.Layer | None, structure: Any) -> tuple[int, ...]:
+        """The inputs, by number, that are looked up in an embedding."""
+        known = survey(self.model, structure).looked_up if isinstance(self.model, keras.Layer) else ()
+        return next((inputs for one, inputs in known if one() is layer), ())
 
     def _looked_up(self, structure: Any, leaves: list[np.ndarray]) -> keras.Layer:
         """The embedding of a model whose inputs are all integers.
@@ -301,6 +389,7 @@ class Explainer:
             ]
             attributions = tf.nest.pack_sequence_as(structure, filled)
         inputs = tuple(leaf.channels for leaf in posed.leaves)
+        held = tuple(i for i, leaf in enumerate(posed.leaves) if not leaf.explained)
         at_layer = layer is not None and not self.method.of_input
         channels = {"attributions": (posed.channels,) * len(maps) if at_layer else inputs, "x": inputs}
         trace = found["trace"]
@@ -319,8 +408,14 @@ class Explainer:
             trace=trace,
             x=x,
             explainer=self,
+            held=held,
             channels=channels if 1 in {*channels["attributions"], *inputs} else {},
         )
+
+
+def _whole(leaf: Any) -> Any:
+    """A leaf of a batch; of one that is spread over replicas all their rows."""
+    return np.concatenate(leaf.values) if isinstance(leaf, tf.distribute.DistributedValues) else leaf
 
 
 def _warned(e: Explanation) -> Explanation:

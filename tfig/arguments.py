@@ -1,6 +1,8 @@
 """The user's words for targets, seeds and baselines, read into values and arrays."""
 
-from typing import Any
+import difflib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -8,17 +10,29 @@ import tensorflow as tf
 from tfig import baselines
 from tfig.entry import Leaf
 from tfig.problem import Method
-from tfig.score import AGAINST_PREDICTED, NOTHING, PREDICTED, RUNNER_UP, Contrast, Quantity
+from tfig.score import AGAINST_PREDICTED, NOTHING, PREDICTED, RUNNER_UP, At, Contrast, Quantity
 
 
-def quantity(model: Any, output: str | None, target: Any, rows: int) -> tuple[Quantity, np.ndarray, np.ndarray]:
-    """A target as (what is read off the outputs, class codes [B], codes of the class against [B]).
+class Asked(NamedTuple):
+    """What is asked of rows: what is read off the outputs, codes of classes [B] and of those against them [B].
+
+    `aside` is what a callable target takes beside the outputs, [B, ...] each.
+    """
+
+    quantity: Quantity
+    target: np.ndarray
+    against: np.ndarray
+    aside: tuple[np.ndarray, ...] = ()
+
+
+def asked(model: Any, output: str | None, target: Any, rows: int) -> Asked:
+    """A target in the user's words, read.
 
     Raises:
         ValueError: no class, of the wrong length, or negative.
     """
     head = None
-    if isinstance(target, tuple):
+    if isinstance(target, tuple) and not (target and callable(target[0])):
         if len(target) != 2:
             raise ValueError(
                 f"target is {target!r}; a tuple means (output, target). For F_a - F_b pass tfig.Contrast(a, b)."
@@ -28,15 +42,49 @@ def quantity(model: Any, output: str | None, target: Any, rows: int) -> tuple[Qu
         if isinstance(head, str) and head in names and isinstance(getattr(model, "output", None), (list, tuple)):
             head = names.index(head)
     alone = output == "probabilities" and _independent(getattr(model, "loss", None), head, model)
-    none, words = np.full(rows, NOTHING, np.int32), {"predicted": PREDICTED, "runner_up": RUNNER_UP}
+    named = {str(name): i for i, name in enumerate(getattr(model, "class_names", None) or ())}
+    none, words = np.full(rows, NOTHING, np.int32), {**named, "predicted": PREDICTED, "runner_up": RUNNER_UP}
+    if isinstance(target, tuple) or callable(target):
+        function, *given = target if isinstance(target, tuple) else (target,)
+        aside = tuple(_beside(i, one, rows) for i, one in enumerate(given, 1))
+        shapes = tuple((one.shape[1:], one.dtype.name) for one in aside)
+        return Asked(Quantity(output, head, function, shapes, independent=alone), none, none, aside)
+    where = None
+    if isinstance(target, At):
+        where, target = _place(target.where), target.target
+    read = Quantity(output, head, where=where, independent=alone)
     if isinstance(target, Contrast):
         chosen = _classes("Contrast.a", target.a, rows, words)
-        other = _classes("Contrast.b", target.b, rows, {"predicted": AGAINST_PREDICTED, "runner_up": RUNNER_UP})
-        return Quantity(output, head, independent=alone), chosen, other
-    if callable(target):
-        return Quantity(output, head, target, alone), none, none
+        other = _classes("Contrast.b", target.b, rows, {**words, "predicted": AGAINST_PREDICTED})
+        return Asked(read, chosen, other)
     chosen = _classes("target", "predicted" if target is None else target, rows, words)
-    return Quantity(output, head, independent=alone), chosen, none
+    return Asked(read, chosen, none)
+
+
+def _beside(number: int, given: Any, rows: int) -> np.ndarray:
+    """What a callable target takes beside the outputs, a row for each row."""
+    array = np.asarray(given)
+    if array.ndim == 0 or len(array) != rows:
+        raise ValueError(
+            f"target[{number}] has shape {list(array.shape)}, and x has {rows} rows; beside a callable target stands "
+            "what it takes of each row, [B, ...]. What holds for all rows the function can hold itself."
+        )
+    return array
+
+
+def _place(where: Any) -> tuple[int, ...] | baselines.Arrays:
+    """Where a `tfig.At` is: indices, a region of weights, or () for everywhere."""
+    if where is None or isinstance(where, (int, np.integer)):
+        return () if where is None else (int(where),)
+    array = np.asarray(where)
+    if isinstance(where, (tuple, list)) and array.ndim == 1 and array.dtype.kind in "iu" and array.size:
+        return tuple(int(one) for one in where)
+    if array.dtype.kind not in "fiub" or array.ndim == 0 or not (array >= 0).all() or not array.any():
+        raise ValueError(
+            f"At(where={where!r}) must be the indices of a position, such as (h, w), or a region of weights, [H, W], "
+            "of which none is negative and some are not zero."
+        )
+    return baselines.Arrays(array.astype(np.float64))
 
 
 def _independent(loss: Any, head: Any, model: Any) -> bool:
@@ -51,9 +99,12 @@ def _independent(loss: Any, head: Any, model: Any) -> bool:
 
 
 def start(
-    method: Method, given: Any, described: list[Leaf], leaves: list[np.ndarray]
+    method: Method, given: Any, described: list[Leaf], leaves: list[np.ndarray], read: Sequence[int] = ()
 ) -> tuple[Any, list[np.ndarray], Any]:
     """A baseline as (the rule of the question, arrays to feed for each explained input, a token baseline).
+
+    Args:
+        read: numbers of the inputs, where all are integers, that are looked up in the embedding explained.
 
     Raises:
         ValueError: the method cannot use it, or it does not fit the inputs.
@@ -77,13 +128,21 @@ def start(
         # A number with a fraction, like a name, is no token.
         if isinstance(name, (str, baselines.Baseline, float, np.floating)):
             return baselines.AtLayer(name), [], None
-        parts = _each(given, described)
+        alone = read and len(described) > len(read) and not isinstance(given, dict) and np.ndim(given) == 0
+        parts = [given if i in read else None for i in range(len(described))] if alone else _each(given, described)
+        # Nothing at all: the input stays as it is in x.
         arrays = [
-            baselines.fit(leaf.name, part, value) for leaf, part, value in zip(described, parts, leaves, strict=True)
+            np.zeros(0, value.dtype) if part is None else baselines.fit(leaf.name, part, value)
+            for leaf, part, value in zip(described, parts, leaves, strict=True)
         ]
         return None, [], baselines.Arrays(arrays)
-    rules, fed = [], []
+    rules: list[Any] = []
+    fed = []
     for (leaf, value), part in zip(floats, _each(given, [leaf for leaf, _ in floats], described), strict=True):
+        if not leaf.floating:
+            rules.append(None)
+            fed.append(_word(leaf, part, value))
+            continue
         flat = method.default_baseline == "blur" and value.ndim < 3
         rule = baselines.named("zeros" if flat else method.default_baseline) if part is None else baselines.named(part)
         ruled = isinstance(rule, baselines.Baseline)
@@ -97,6 +156,21 @@ def start(
             np.full((1, *value.shape[1:]), np.nan, value.dtype) if ruled else baselines.fit(leaf.name, part, value)
         )
     return tuple(rules), fed, None
+
+
+def _word(leaf: Leaf, given: Any, value: np.ndarray) -> np.ndarray:
+    """What stands for the absence of an integer, string or boolean: by default 0, "" or False."""
+    given = given.value if isinstance(given, baselines.Constant) else given
+    if given is None or (leaf.dtype == "string" and isinstance(given, (int, float)) and given == 0):
+        given = "" if leaf.dtype == "string" else 0
+    array = None if isinstance(given, baselines.Baseline) else np.asarray(given)
+    words = leaf.dtype == "string"
+    if array is None or (array.dtype.kind in "OSU") != words or (not words and (array != np.round(array)).any()):
+        raise ValueError(
+            f"baseline {given!r} has no meaning for input {leaf.name!r}, which holds {leaf.dtype}; give it one of its "
+            "own values: baseline={name: value, ...}, None for the default."
+        )
+    return baselines.fit(leaf.name, array, value)
 
 
 def _each(given: Any, explained: list[Leaf], described: list[Leaf] | None = None) -> list[Any]:
@@ -165,11 +239,16 @@ def per_row(name: str, value: Any, rows: int) -> np.ndarray:
 
 
 def _classes(name: str, value: Any, rows: int, words: dict[str, int]) -> np.ndarray:
-    """Class codes [rows] of an int, ints, or one of `words`."""
-    if isinstance(value, str):
-        if value not in words:
-            raise ValueError(f"{name} is {value!r}; words are {' and '.join(map(repr, words))}.")
-        return np.full(rows, words[value], np.int32)
+    """Class codes [rows] of an int, ints, or of one or several of `words`."""
+    given = np.asarray(value)
+    if given.dtype.kind in "OSU":
+        unknown = next((one for one in given.ravel() if one not in words), None)
+        if unknown is not None:
+            known = difflib.get_close_matches(str(unknown), words, 5) or [*words][-7:]
+            raise ValueError(
+                f"{name} is {unknown!r}; words are {' and '.join(map(repr, known))}, names those in model.class_names."
+            )
+        return per_row(name, np.array([words[one] for one in given.ravel()], np.int32).reshape(given.shape), rows)
     classes = per_row(name, value, rows)
     if (classes < 0).any():
         raise ValueError(f"{name} {int(classes.min())} is negative; classes count from 0.")

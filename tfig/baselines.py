@@ -276,11 +276,12 @@ def fit(name: str, baseline: Any, x: np.ndarray) -> np.ndarray:
         ValueError: it does not broadcast, or holds NaN.
     """
     array = np.asarray(baseline)
-    if array.dtype.kind not in "fiub":
+    words = array.dtype.kind in "OSU" and x.dtype.kind in "OSU"
+    if array.dtype.kind not in "fiub" and not words:
         raise ValueError(
             f"the baseline of {name!r} is {baseline!r}; pass a name, number, array or tfig.baselines object."
         )
-    if not np.isfinite(array).all():
+    if not words and not np.isfinite(array).all():
         raise ValueError(f"the baseline of {name!r} holds NaN or infinite values.")
     lead = array.shape[:1] if array.ndim == x.ndim else (1,)
     if array.ndim and not (
@@ -291,7 +292,7 @@ def fit(name: str, baseline: Any, x: np.ndarray) -> np.ndarray:
             f"{list(x.shape[1:])}, [1, ...] or one per row. To average over references pass tfig.baselines.Dataset."
         )
     full = np.broadcast_to(array, (*lead, *x.shape[1:]))
-    return full.astype(x.dtype)
+    return full.astype(object if words else x.dtype)
 
 
 def _range(x: tf.Tensor, low: float | None, high: float | None) -> tuple[tf.Tensor, tf.Tensor]:

@@ -18,6 +18,7 @@ class MethodInfo:
         stochastic: whether it draws noise from the seed.
         baseline: name of its default baseline; None where it has none.
         needs: what it asks of the caller beyond a model and x.
+        switches: whether it explains integers, strings and booleans too, by switching them to a baseline of their kind.
         principles: which principles of Taylor interactions it keeps, of "123", as derived here; None: not derived.
     """
 
@@ -27,6 +28,7 @@ class MethodInfo:
     stochastic: bool
     baseline: str | None
     needs: str
+    switches: bool
     principles: str | None
 
 
@@ -45,6 +47,7 @@ def _info(kind: type[Method]) -> MethodInfo:
         method.stochastic,
         method.default_baseline,
         method.needs,
+        method.switches,
         method.principles,
     )
 

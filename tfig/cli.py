@@ -113,6 +113,7 @@ def run_methods(options: argparse.Namespace) -> None:
         marks = [mark for mark, on in (("complete", info.complete), ("draws noise", info.stochastic)) if on]
         marks += [f"baseline {info.baseline}"] if info.baseline and info.baseline != "dataset" else []
         marks += [f"needs {info.needs}"] if info.needs else []
+        marks += ["switches words and categories too"] if info.switches else []
         marks += [f"Taylor principles kept (derived here): {info.principles}"] if info.principles else []
         print(f"{name}\n    {info.summary}\n    {'; '.join(marks) or 'no baseline'}\n    {info.reference}")
 
@@ -191,10 +192,14 @@ def run_explain(options: argparse.Namespace) -> None:
         target = Contrast("predicted" if target is None else target, against)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the notes are printed beside the answer
-        e = api.explain(
-            model, x, method, target=target, output=options.output, layer=options.layer,
+        explainer = api.Explainer(
+            model, method, target=target, output=options.output, layer=options.layer,
             baseline=console.baseline_of(options.baseline), batch_size=options.batch_size, seed=options.seed,
         )  # fmt: skip
+        with console.waiting(f"compiling {method.name} for {options.model}, once"):
+            explainer.compile(x)
+        with console.waiting(f"explaining {len(x)} image(s)"):
+            e = explainer(x)
     console.write(e, options.images, options.out, method.name)
 
 

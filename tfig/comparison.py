@@ -85,13 +85,16 @@ def compare(
     for name, method in named(methods).items():
         try:
             explanations[name] = explain(model, x, method, **arguments)
-        except ValueError as error:
-            refused[name] = str(error)
         except Exception as error:  # one method's fault is not the others'
-            refused[name] = f"{type(error).__name__}: {error}"
+            refused[name] = reason(error)
     if not explanations:
         raise ValueError(f"no method answered: {next(iter(refused))}: {next(iter(refused.values()))}")
     return Comparison(explanations, refused)
+
+
+def reason(error: Exception) -> str:
+    """Why something was not answered: what tfig says, or what went wrong."""
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def named(methods: Sequence[str | Method] | Mapping[str, str | Method]) -> dict[str, Method]:

@@ -1,6 +1,10 @@
 """What commands share: their words, models from disk, image files in and out."""
 
 import argparse
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,20 @@ import tensorflow as tf
 
 from tfig.entry import Leaf
 from tfig.explanation import Explanation
+
+PATIENCE = 2.0
+"""Seconds after which a command says what it is waiting for."""
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on the terminal what takes its time, if it does."""
+    said = threading.Timer(PATIENCE, print, [f"{what} ..."], {"file": sys.stderr, "flush": True})
+    said.start()
+    try:
+        yield
+    finally:
+        said.cancel()
 
 
 class CommandError(Exception):

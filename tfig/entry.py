@@ -18,7 +18,8 @@ class Leaf:
     """One input of a model: its name, shape (None: any) and dtype, and the dtype it is explained in.
 
     Half-precision inputs are explained in float32 and cast where they enter the model, so that a path or a noise is
-    not rounded to eleven bits. Integers, booleans and strings are held constant.
+    not rounded to eleven bits. Integers, booleans and strings are held constant, but for methods that only put parts of
+    x in place of others: for these they are `switched`. Of `padded` ones 0 is no token, and stays.
 
     So that one dtype holds from its entry to its exit, a program whose model computes in float64 anywhere is `precise`.
     `channels` is the axis of its channels, -1 or 1. Everything between a program's entry and its exit has them last.
@@ -29,16 +30,23 @@ class Leaf:
     dtype: str
     channels: int = -1
     precise: bool = False
+    switched: bool = False
+    padded: bool = False
+
+    @property
+    def floating(self) -> bool:
+        """Whether it holds floats."""
+        return tf.as_dtype(self.dtype).is_floating
 
     @property
     def explained(self) -> bool:
-        """Whether this input is attributed: it is, if it is floating-point."""
-        return tf.as_dtype(self.dtype).is_floating
+        """Whether this input is attributed."""
+        return self.floating or self.switched
 
     @property
     def compute_dtype(self) -> str:
         """The dtype in which tfig computes with this input."""
-        if not self.explained:
+        if not self.floating:
             return self.dtype
         return "float64" if self.precise or self.dtype == "float64" else "float32"
 
@@ -46,7 +54,7 @@ class Leaf:
     def looks_turned(self) -> bool:
         """Whether its shape is that of images with channels first."""
         few = [size in (1, 2, 3, 4) for size in self.shape]
-        return self.explained and len(self.shape) > 3 and few[1] and not few[-1]
+        return self.floating and len(self.shape) > 3 and few[1] and not few[-1]
 
     @property
     def inner(self) -> "Leaf":
@@ -182,7 +190,8 @@ def _names(model: Any, x: Any, takes: dict[str, Leaf]) -> list[str]:
         raise ValueError(f"a SavedModel names its inputs and has no order; pass x as a dict with {list(takes)}.")
     if takes and len(takes) != count:
         raise ValueError(
-            f"the model takes {len(takes)} inputs {list(takes)}, and x has {count}; pass them as a list or a dict."
+            f"the model takes {len(takes)} inputs {list(takes)}, and x has {count}; pass them as a list or a dict"
+            f"{'. Of a pair (x, y) pass x alone.' if isinstance(x, tuple) and count == 2 else '.'}"
         )
     return list(takes) if takes else [generated(i) for i in range(count)]
 
@@ -206,6 +215,8 @@ def _read_leaf(
         dtype = "string" if kind.kind in "OSU" else dtype
         takes = Leaf(name, (None, *array.shape[1:]), dtype)
     shown = list(takes.shape)
+    if keras_model and array.ndim == 1 and len(shown) == 2 and shown[1] == 1:
+        array = array[:, np.newaxis]  # a column, as Keras takes it
     if array.ndim != len(shown):
         hint = one_short(array.shape, shown)
         raise ValueError(f"input {name!r} has shape {list(array.shape)}, and the model takes {shown}.{hint}")

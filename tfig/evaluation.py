@@ -6,16 +6,16 @@ import difflib
 import functools
 import io
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from tfig import baselines
 from tfig import metrics as measures
-from tfig.comparison import compare, named
+from tfig.comparison import compare, named, reason
 from tfig.metrics import METRICS, Curve
 from tfig.problem import Method
 
@@ -173,7 +173,7 @@ def evaluate(
             one or two, and with masks two of localisation. So that a column compares like with like, metrics by name
             that remove positions put zeros in their place, or `baseline` where it is given; functions do as written.
         masks: where the truth lies, as in `tfig.metrics.pointing_game`.
-        progress: show Keras' progress bar, in pairs of method and metric.
+        progress: print what each metric will cost, and each method and metric as it is done, with its seconds.
         arguments: of `tfig.explain`: target, output, layer, baseline, batch_size, seed.
 
     Returns:
@@ -185,13 +185,15 @@ def evaluate(
     >>> tfig.evaluate(model, x, ["gradient", "integrated_gradients", "igos"], output="probabilities").to_markdown()
     """
     asked = _asked(metrics, masks, arguments.get("baseline"))
+    told = _Told(progress)
+    told.costs(list(named(methods)), {name: cost for name, (_, _, cost) in asked.items()})
     found = compare(model, x, methods, **arguments)
+    told.done(f"{len(found.explanations)} explanations")
     values: dict[str, dict[str, np.ndarray]] = {name: {} for name in named(methods)}
     curves: dict[str, dict[str, Curve]] = {name: {} for name in values}
     refused = {(name, ""): why for name, why in found.refused.items()}
-    bar = keras.utils.Progbar(len(found.explanations) * len(asked), unit_name="metric") if progress else None
     for method, e in found.explanations.items():
-        for metric, (function, _) in asked.items():
+        for metric, (function, _, _) in asked.items():
             try:
                 answer = function(e)
                 if isinstance(answer, Curve):
@@ -200,17 +202,34 @@ def evaluate(
                 if values[method][metric].shape != (len(e),):
                     shape = list(values[method].pop(metric).shape)
                     refused[method, metric] = f"it gave shape {shape} for {len(e)} rows; it must give one number a row."
-            except ValueError as error:
-                refused[method, metric] = str(error)
             except Exception as error:  # a user's function must not cost the rest of the table
-                refused[method, metric] = f"{type(error).__name__}: {error}"
-            if bar:
-                bar.add(1)
-    return Evaluation(values, curves, {name: better for name, (_, better) in asked.items()}, refused)
+                refused[method, metric] = reason(error)
+            told.done(f"{method}: {metric}")
+    return Evaluation(values, curves, {name: better for name, (_, better, _) in asked.items()}, refused)
 
 
-def _asked(metrics: Any, masks: Any, baseline: Any) -> dict[str, tuple[Callable[..., Any], str]]:
-    """By the name to show: (Explanation -> [B], which way is better)."""
+class _Told:
+    """What is printed on the way, if anything is."""
+
+    def __init__(self, shown: bool):
+        self.shown, self.since = shown, time.monotonic()
+
+    def costs(self, methods: list[str], costs: Mapping[str, str]) -> None:
+        """What each metric asks for."""
+        if self.shown:
+            print(f"of each of {len(methods)} methods ({', '.join(methods)}) and each row of x:")
+            print("\n".join(f"  {metric}: {cost}" for metric, cost in costs.items() if cost), flush=True)
+
+    def done(self, what: str) -> None:
+        """What is done, and in how many seconds."""
+        now = time.monotonic()
+        if self.shown:
+            print(f"{what} ({now - self.since:.1f} s)", flush=True)
+        self.since = now
+
+
+def _asked(metrics: Any, masks: Any, baseline: Any) -> dict[str, tuple[Callable[..., Any], str, str]]:
+    """By the name to show: (Explanation -> [B], which way is better, what it costs)."""
     if metrics is None:
         metrics = {**DEFAULT, **{name: name for name in LOCALISED if masks is not None}}
     if isinstance(metrics, str) or callable(metrics):
@@ -235,7 +254,7 @@ def _asked(metrics: Any, masks: Any, baseline: Any) -> dict[str, tuple[Callable[
             if masks is None:
                 raise ValueError(f"{shown} measures against a mask of where the truth lies; pass masks= (--mask).")
             function = functools.partial(_masked, function, masks)
-        found[shown] = (function, facts.better if facts else "")
+        found[shown] = (function, facts.better if facts else "", facts.cost if facts else "")
     return found
 
 

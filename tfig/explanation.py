@@ -37,6 +37,7 @@ class Explanation:
         x: the rows explained; None where they were left out.
         explainer: the `tfig.Explainer` that answered, for metrics that ask on; None where it was loaded or served, or
             where rows of it were picked out that have seeds or baselines of their own.
+        held: numbers of the inputs, as `tf.nest.flatten` orders them, that stayed as they are in x and have zeros.
         channels: the axis of channels, -1 or 1, of each leaf of "attributions" and "x"; {} where all are last.
     """
 
@@ -52,6 +53,7 @@ class Explanation:
     trace: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     x: Nest = None
     explainer: Any = None
+    held: tuple[int, ...] = ()
     channels: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -129,13 +131,13 @@ class Explanation:
         """What is not explained of a model of several inputs."""
         if self.layer is not None or not isinstance(self.x, (dict, list, tuple)) or len(self.x) < 2:
             return []
-        named = self.x.items() if isinstance(self.x, dict) else enumerate(self.x)
-        held = [repr(name) for name, leaf in named if getattr(leaf, "dtype", np.dtype(float)).kind not in "fV"]
+        names = sorted(self.x) if isinstance(self.x, dict) else range(len(self.x))
+        held = [repr(name) for i, name in enumerate(names) if i in self.held]
         notes = []
         if held:
             notes.append(
                 f"inputs {', '.join(held)} hold no floats: they stay as they are in x and get nothing; explain a layer "
-                "behind them (layer=) to see what they do"
+                "behind them (layer=), or ask a method that switches them (tfig.methods() says which)"
             )
         if "mask" in self.trace:
             notes.append("a mask closes one input: the others stay as they are in x and get nothing")
@@ -253,6 +255,7 @@ class Explanation:
             "parameters": dict(self.parameters),
             "layer": self.layer,
             "output": self.output,
+            "held": list(self.held),
             "channels": {name: list(axes) for name, axes in self.channels.items()},
             "attributions": _pack("attributions", self.attributions, arrays),
             "x": _pack("x", self.x, arrays),
@@ -285,6 +288,7 @@ class Explanation:
         fields["channels"] = {name: tuple(axes) for name, axes in header.get("channels", {}).items()}
         trace = {name: arrays[f"trace/{name}"] for name in header["trace"]}
         nests = {name: _unpack(header[name], arrays) for name in ("attributions", "x")}
+        fields["held"] = tuple(header.get("held", ()))
         return cls(**nests, **fields, trace=trace)
 
     @classmethod
@@ -337,7 +341,7 @@ def _pack(name: str, nest: Nest, arrays: dict[str, np.ndarray]) -> Any:
         return {"dict": {key: _pack(f"{name}/{key}", value, arrays) for key, value in nest.items()}}
     if isinstance(nest, (list, tuple)):
         return {type(nest).__name__: [_pack(f"{name}/{i}", value, arrays) for i, value in enumerate(nest)]}
-    arrays[name] = nest
+    arrays[name] = nest.astype(np.bytes_ if isinstance(nest.flat[0], bytes) else np.str_) if nest.dtype == "O" else nest
     return name
 
 

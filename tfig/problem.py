@@ -77,6 +77,7 @@ class Problem:
         references: a data set to take expectations over, [R, ...] each, where baselines are given; or ().
         source: at a layer, the question at the model's input.
         sides: what `Method.sides` computed of x outside the program, [B, ...] each.
+        dtype: of scores, and of maps over what is no float.
         rerule: handler -> a context in which the model's layers are called through it (see `tfig.slices.rerule`).
     """
 
@@ -89,6 +90,7 @@ class Problem:
     source: Source | None = None
     rerule: Callable[[slices.Handler], AbstractContextManager] = slices.nothing
     sides: Leaves = ()
+    dtype: tf.DType = tf.float32
 
     @property
     def cut(self) -> Source:
@@ -164,6 +166,8 @@ class Method(abc.ABC):
         picks_layer: whether, given none, it takes the last feature map with spatial axes.
         stepwise: whether loops over time are unrolled for it, so that a program is for one number of steps.
         of_input: whether, posed at a layer, it attributes to the input all the same.
+        switches: whether x is only ever put together of parts of itself and of baselines, so that integers, strings and
+            booleans can be explained too, and are.
         slope: whether attributions are slopes, per unit of x, rather than shares of the score.
         default_baseline: name of its default baseline, "dataset" where references must be given; None where it has
             no baseline.
@@ -182,6 +186,7 @@ class Method(abc.ABC):
     picks_layer: ClassVar[bool] = False
     stepwise: ClassVar[bool] = False
     of_input: ClassVar[bool] = False
+    switches: ClassVar[bool] = False
     slope: ClassVar[bool] = False
     default_baseline: ClassVar[str | None] = None
     needs: ClassVar[str] = ""

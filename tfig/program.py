@@ -45,14 +45,14 @@ class Question:
         call: which of the layer's calls, from 0, or from the last, -1; None: by the layer's kind (`tfig.network.Cut`).
         channels: the axis of channels of the layer's outputs, -1 or 1.
         baseline: a rule for each explained input, a data set, a search, a rule at the layer; None: no baseline.
-            Arrays are not part of it: they are fed, and a row of NaN means the rule.
+            Arrays are not part of it: they are fed, and a row of NaN means the rule. What is no float has none.
         tokens: a baseline given as a whole integer input, to be mapped to the layer.
     """
 
     method: Method
     quantity: Quantity
     layer: keras.Layer | None
-    baseline: tuple[Baseline, ...] | Dataset | Boundary | AtLayer | None
+    baseline: tuple[Baseline | None, ...] | Dataset | Boundary | AtLayer | None
     tokens: Any = None
     channels: int = -1
     call: int | None = None
@@ -67,9 +67,10 @@ class Program:
     """One question to one model, compiled.
 
     Attributes:
-        run: (x leaves, target [B], against [B], seed [B], chunk [], baseline leaves, sides) -> the dict below.
+        run: (x leaves, target [B], against [B], seed [B], chunk [], baseline leaves, sides, aside) -> the dict below.
         units: number of classes, None where unknown or not by class.
         fed: whether baselines are fed, a leaf for each explained input.
+        calls: whether the score is a function of the user's.
         call: which of the calls of its layer is explained, from 0, and how many there are; None at the input.
 
     The dict: `attributions` (a tuple), `target`, `against`, `score`, `baseline_score`, `convergence_delta`, `status`
@@ -81,9 +82,11 @@ class Program:
         rows = tf.TensorSpec([None], tf.int32)
         self.units: int | None = None
         self.fed = isinstance(question.baseline, tuple)
+        self.calls = question.quantity.function is not None
         baselines = [leaf.spec for leaf in network.leaves if leaf.explained and self.fed]
         sides = question.method.side_specs([leaf.inner for leaf in network.leaves if leaf.explained])
-        signature = (tuple(specs), rows, rows, rows, tf.TensorSpec([], tf.int32), tuple(baselines), tuple(sides))
+        aside = tuple(tf.TensorSpec([None, *shape], dtype) for shape, dtype in question.quantity.aside)
+        signature = (tuple(specs), rows, rows, rows, tf.TensorSpec([], tf.int32), tuple(baselines), tuple(sides), aside)
         build = _Build(network, question)
         self.run = traced(build.answer, signature)
         self.units = build.units
@@ -104,17 +107,20 @@ class _Build:
         # Captured as tensors, not spelled out in the graph: references may be many.
         self.arrays = () if arrays is None else tuple(tf.constant(leaf) for leaf in tf.nest.flatten(arrays.values))
 
-    def answer(self, x, target, against, seed, chunk, fed, sides):
+    def answer(self, x, target, against, seed, chunk, fed, sides, aside):
         """The computation, from the user's leaves to the answer."""
         network, method = self.network, self.question.method
         points, constants = network.split(x)
         points = network.inner(points)
         fed = network.inner(fed)
-        finite = tf.reduce_all(tf.stack([_finite(leaf) for leaf in points] or [tf.ones_like(seed, tf.bool)]), 0)
-        points = tuple(tf.where(per_row(finite, leaf) > 0, leaf, 0) for leaf in points)
+        known = [_finite(leaf) for leaf in points if leaf.dtype.is_floating]
+        finite = tf.reduce_all(tf.stack(known or [tf.ones_like(seed, tf.bool)]), 0)
+        points = tuple(
+            tf.where(per_row(finite, leaf) > 0, leaf, 0) if leaf.dtype.is_floating else leaf for leaf in points
+        )
         plain = Score(
             lambda p, held: network(network.merge(p, held)), self.question.quantity, "", target, against, constants,
-            network.dtype, GRADIENT_SCALE if network.half else 1.0, self.readings if SHARING else None,
+            aside, network.dtype, GRADIENT_SCALE if network.half else 1.0, self.readings if SHARING else None,
         )  # fmt: skip
         graph = tf.compat.v1.get_default_graph()
         begin = len(graph.get_operations())
@@ -165,8 +171,12 @@ class _Build:
         base: Leaves = ()
         references: Leaves = ()
         if isinstance(question.baseline, tuple):
-            rules = _apply(question.baseline, points, seeds, [leaf.name for leaf in network.leaves if leaf.explained])
-            base = tuple(_fed(given, rule) for given, rule in zip(fed, rules, strict=True))
+            explained = [leaf for leaf in network.leaves if leaf.explained]
+            rules = _apply(question.baseline, points, seeds, [leaf.name for leaf in explained])
+            base = tuple(
+                _fed(given, rule) if leaf.floating else _switched(given, value, leaf.padded)
+                for given, rule, value, leaf in zip(fed, rules, points, explained, strict=True)
+            )
         elif isinstance(question.baseline, Boundary) and points:
             crossing = _search(question.baseline, plain, points)
             base = crossing.points
@@ -174,7 +184,7 @@ class _Build:
             references = network.inner(self.arrays) if points else self.arrays
         cut = self.cut
         if cut is None:
-            return Problem(plain, points, base, seeds, chunk, references, rerule=rerule), crossing
+            return Problem(plain, points, base, seeds, chunk, references, rerule=rerule, dtype=network.dtype), crossing
 
         everything = network.merge(points, plain.context)
         x = cut.features(everything)
@@ -189,10 +199,11 @@ class _Build:
             space="layer" if at_layer is not None else "input" if points else "tokens",
         )
         if question.tokens is not None:
-            base = tuple(tf.broadcast_to(t, tf.shape(like)) for t, like in zip(self.arrays, plain.context, strict=True))
+            pairs = zip(self.arrays, plain.context, strict=True)
+            base = tuple(tf.broadcast_to(t, tf.shape(x)) if t.shape.num_elements() else x for t, x in pairs)
         if isinstance(question.baseline, Boundary) and not points:
             crossing = _search(question.baseline, score, x)
-            return Problem(score, x, crossing.points, seeds, chunk, (), source, rerule), crossing
+            return Problem(score, x, crossing.points, seeds, chunk, (), source, rerule, dtype=network.dtype), crossing
         if at_layer is not None:
             if isinstance(at_layer, Dataset):
                 references = cut.inner(self.arrays)
@@ -207,12 +218,12 @@ class _Build:
                 )
         elif base:
             base = source.place(base)
-        return Problem(score, x, base, seeds, chunk, references, source, rerule), crossing
+        return Problem(score, x, base, seeds, chunk, references, source, rerule, dtype=network.dtype), crossing
 
     def baseline_score(self, plain: Score, problem: Problem, points: Leaves, score: tf.Tensor) -> tf.Tensor:
         """F at the baseline, [B]; over references, its mean."""
         source = problem.source
-        if problem.references and source is None and not plain.context:
+        if problem.references and source is None and not plain.context and not plain.aside:
             # Without anything else in a row, the outputs at a reference are the same for every row.
             count = tf.shape(problem.references[0])[0]
             one = problem.take(tf.zeros([1], tf.int32))
@@ -289,10 +300,19 @@ def _fed(given: tf.Tensor, rule: tf.Tensor) -> tf.Tensor:
     return tf.where(absent, rule, given)
 
 
-def _apply(rules: tuple[Baseline, ...], x: Leaves, seeds: tf.Tensor, names: list[str]) -> Leaves:
-    """Each rule on its leaf."""
+def _switched(given: tf.Tensor, x: tf.Tensor, padded: bool) -> tf.Tensor:
+    """The fed baseline of what is no float; padding stays."""
+    full = tf.broadcast_to(given, tf.shape(x))
+    return tf.where(x == 0, x, full) if padded else full
+
+
+def _apply(rules: tuple[Baseline | None, ...], x: Leaves, seeds: tf.Tensor, names: list[str]) -> Leaves:
+    """Each rule on its leaf; None leaves it."""
     leaves = []
     for i, (rule, leaf, name) in enumerate(zip(rules, x, names, strict=True)):
+        if rule is None:
+            leaves.append(leaf)
+            continue
         if rule.spatial and len(leaf.shape) < 3:
             raise ValueError(
                 f"baseline {type(rule).__name__} needs spatial axes, [B, H, W, C] or [B, T, C], and {name!r} has shape "

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfig import slices
+from tfig.baselines import Arrays
 from tfig.ending import converted
 from tfig.fingerprint import surroundings
 from tfig.network import Leaves
@@ -39,6 +40,23 @@ class Contrast:
     b: Class
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class At:
+    """A class at one place, for outputs with positions: [B, H, W, C] of a segmentation, [B, T, C], [B, K, C] of boxes.
+
+    Fields:
+        target: what it is of, as in `tfig.explain`: a class, `[B]` of them, "predicted" there, or a `Contrast`.
+        where: the indices of a position, (h, w) or t; a region [H, W] of zeros and ones (or weights), over which
+            outputs are averaged; None: the mean over all positions.
+
+    >>> tfig.explain(segmenter, x, target=tfig.At(3, (120, 80)), output="logits")
+    >>> tfig.explain(detector, x, target=("classes", tfig.At("predicted", 0)))
+    """
+
+    target: "Class | Contrast | None" = None
+    where: int | tuple[int, ...] | np.ndarray | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Quantity:
     """What is read off a model's outputs, as far as it is known before any row is seen.
@@ -47,24 +65,28 @@ class Quantity:
         output: None (what the model emits), "logits" or "probabilities".
         head: name or index of the output explained, for a model with several.
         function: outputs -> [B], in place of a class.
+        aside: shapes and dtypes of what the function takes beside the outputs, a row for each row: ((...), dtype).
+        where: at which place of the outputs: indices, a region, or () for the mean over all; None: they have none.
         independent: whether logits stand for classes of which each is so or not: a sigmoid each, and no softmax.
     """
 
     output: str | None = None
     head: str | int | None = None
-    function: Callable[[Any], tf.Tensor] | None = None
+    function: Callable[..., tf.Tensor] | None = None
+    aside: tuple[tuple[tuple[int, ...], str], ...] = ()
+    where: tuple[int, ...] | Arrays | None = None
     independent: bool = False
 
     @property
     def held(self) -> "Quantity":
         """What is read whatever the function makes of it, holding no function alive."""
-        return self if self.function is None else dataclasses.replace(self, function=tf.identity)
+        return self if self.function is None else dataclasses.replace(self, function=tf.identity, aside=())
 
     @property
     def key(self) -> tuple:
         """The quantity by value, holding no function alive."""
         weak = None if self.function is None else weakref.ref(self.function)
-        return self.output, self.head, weak, surroundings(self.function), self.independent
+        return self.output, self.head, weak, surroundings(self.function), self.aside, self.where, self.independent
 
     def read(self, outputs: Any, points: Leaves = ()) -> tuple[Any, str]:
         """(the outputs asked for, how the model's own outputs end, as far back as `points`).
@@ -88,14 +110,18 @@ class Quantity:
                 "or pass a callable outputs -> [B]."
             )
         values, end = converted(leaves[0], self.output, points, self.independent)
+        if self.where is not None:
+            values = _placed(values, self.where)
         if values.shape.rank == 1:
             values = values[:, tf.newaxis]
         if values.shape.rank != 2:
-            last = min(1, (values.shape[-1] or 2) - 1)
-            example = f"lambda y: tf.reduce_mean(y[..., {last}], axis={list(range(1, (values.shape.rank or 2) - 1))})"
+            axes = (values.shape.rank or 2) - 2
+            place = "0" if axes == 1 else str((0,) * axes)
+            example = f"tfig.At('predicted', {place})"
             raise ValueError(
-                f"the model's output has shape {_shown(values)}, which has no single class axis; pass a callable "
-                f"outputs -> [B] as target, e.g. {example if self.head is None else f'({self.head!r}, {example})'}."
+                f"the model's output has shape {_shown(values)}, a score at each place; say of which: "
+                f"target={example if self.head is None else f'({self.head!r}, {example})'}, a region in place of "
+                f"{place}, or a callable outputs -> [B]."
             )
         return values, end
 
@@ -109,6 +135,7 @@ class Score:
         quantity: what is read off them.
         end: how the model's outputs end when nothing is replaced; a cut must not hide it.
         target, against: [N] int32, the class explained and the class subtracted (NOTHING: none).
+        aside: what a callable target takes beside the outputs, [N, ...] each.
         context: leaves [N, ...] that stay at the input: constants, and everything around a cut.
         dtype: of F: that of the explained points.
         scale: factor by which gradients are larger inside the model than outside, a power of two, so that those of a
@@ -122,6 +149,7 @@ class Score:
     target: tf.Tensor
     against: tf.Tensor
     context: Leaves
+    aside: Leaves = ()
     dtype: tf.DType = tf.float32
     scale: float = 1.0
     shared: Callable[["Score", Leaves], tuple[Any, str]] | None = None
@@ -135,7 +163,7 @@ class Score:
     def values(self, points: Leaves) -> Any:
         """The outputs read at `points`."""
         if self.scale != 1:
-            points = tuple(_with_gradient(leaf, 1 / self.scale) for leaf in points)
+            points = tuple(_with_gradient(leaf, 1 / self.scale) if leaf.dtype.is_floating else leaf for leaf in points)
         values, end = self.read(points)
         if self.quantity.output is not None and end != self.end:
             raise ValueError(
@@ -152,7 +180,7 @@ class Score:
 
     def summary(self, values: Any) -> tf.Tensor:
         """What is averaged over references, without regard to targets: [N, units], or [N] for a callable target."""
-        found = values if self.quantity.function is None else apply(self.quantity.function, values)
+        found = values if self.quantity.function is None else apply(self.quantity.function, values, *self.aside)
         return tf.cast(found, self.dtype)
 
     def choose(self, summary: tf.Tensor) -> tf.Tensor:
@@ -183,6 +211,7 @@ class Score:
             target=tf.gather(self.target, rows),
             against=tf.gather(self.against, rows),
             context=tuple(tf.gather(leaf, rows) for leaf in self.context),
+            aside=tuple(tf.gather(leaf, rows) for leaf in self.aside),
         )
 
 
@@ -262,9 +291,15 @@ def resolve(values: tf.Tensor, target: tf.Tensor, against: tf.Tensor) -> tuple[t
     return tf.where(ok, target, 0), tf.where(ok, other, NOTHING), ok
 
 
-def apply(function: Callable[[Any], tf.Tensor], outputs: Any) -> tf.Tensor:
+def apply(function: Callable[..., tf.Tensor], outputs: Any, *aside: tf.Tensor) -> tf.Tensor:
     """The user's callable target, checked to give one number a row."""
-    score = tf.convert_to_tensor(function(outputs))
+    try:
+        score = tf.convert_to_tensor(function(outputs, *aside))
+    except (NotImplementedError, tf.errors.OperatorNotAllowedInGraphError) as error:
+        raise ValueError(
+            f"the callable target failed on TensorFlow tensors ({str(error).splitlines()[0]}); it must be made of "
+            "TensorFlow operations, which NumPy, int() and if are not."
+        ) from error
     if score.shape.rank != 1:
         raise ValueError(f"the callable target gave shape {_shown(score)}; it must give one score per row, [B].")
     return score
@@ -280,6 +315,28 @@ def _pick(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """values[i, index[i]], and 0 where the index is negative; other classes' infinities do not spoil it."""
     chosen = tf.one_hot(index, tf.shape(values)[-1], on_value=True, off_value=False)
     return tf.reduce_sum(tf.where(chosen, values, tf.zeros([], values.dtype)), -1)
+
+
+def _placed(values: tf.Tensor, where: tuple[int, ...] | Arrays) -> tf.Tensor:
+    """Outputs [B, ..., C] at a place, [B, C]."""
+    shape = values.shape.as_list()
+    sides = shape[1:-1]
+    if not sides:
+        raise ValueError(
+            f"target is a tfig.At, and the model's output, {_shown(values)}, has no positions to choose from."
+        )
+    if isinstance(where, Arrays):
+        if list(where.values.shape) != sides:
+            raise ValueError(f"At(where=) is a region {list(where.values.shape)}, and the positions are {sides}.")
+        weights = tf.constant(where.values / where.values.sum(), values.dtype)[..., tf.newaxis]
+        return tf.reduce_sum(values * weights, range(1, len(shape) - 1))
+    if not where:
+        return tf.reduce_mean(values, range(1, len(shape) - 1))
+    if len(where) != len(sides):
+        raise ValueError(f"At(where={where}) has {len(where)} indices, and the positions are {sides}.")
+    if any(size is not None and not -size <= one < size for one, size in zip(where, sides, strict=True)):
+        raise ValueError(f"At(where={where}) lies outside of the positions, {sides}.")
+    return values[(slice(None), *where)]
 
 
 def _head(outputs: Any, head: str | int) -> Any:

@@ -93,8 +93,11 @@ def _read(outputs: Any, quantity: Quantity) -> tuple[list[tf.Tensor], list[tf.Te
     if quantity is WHOLE:
         return tf.nest.flatten(outputs), tf.nest.flatten(outputs)
     values, _ = dataclasses.replace(quantity, output=None).read(outputs)
-    score = values if quantity.function is None else apply(quantity.function, values)
-    return [score], tf.nest.flatten(values)
+    if quantity.function is not None:
+        rows = tf.shape(tf.nest.flatten(values)[0])[:1]
+        aside = (tf.zeros(tf.concat([rows, shape], 0), dtype) for shape, dtype in quantity.aside)
+        return [apply(quantity.function, values, *aside)], tf.nest.flatten(values)
+    return [values], tf.nest.flatten(values)
 
 
 class Call(NamedTuple):
@@ -203,7 +206,7 @@ def oriented(model: Any, structure: Any) -> Any:
     if not slices.turned(model) and not any(leaf.looks_turned for leaf in leaves):
         return structure
     found = [
-        dataclasses.replace(leaf, channels=axis if leaf.explained and len(leaf.shape) > 2 else -1)
+        dataclasses.replace(leaf, channels=axis if leaf.floating and len(leaf.shape) > 2 else -1)
         for leaf, axis in zip(leaves, survey(model, structure).channels, strict=True)
     ]
     return tf.nest.pack_sequence_as(structure, found)
@@ -223,3 +226,27 @@ def forget(model: Any) -> None:
 
 
 _surveys: Store[Survey] = weakref.WeakKeyDictionary()
+
+
+def switched(model: Any, structure: Any, held: Sequence[int] | None) -> Any:
+    """The nest of inputs with those marked that are switched between x and a baseline, and those in which 0 is padding.
+
+    Args:
+        held: numbers of inputs that are not. None: a mask is not, an input beside one that an embedding looks up, of
+            its shape, which no embedding looks up.
+    """
+    leaves: list[Leaf] = tf.nest.flatten(structure)
+    if all(leaf.floating for leaf in leaves):
+        return structure
+    known = survey(model, structure).looked_up if isinstance(model, keras.Layer) else ()
+    tables = [(layer(), inputs) for layer, inputs in known]
+    tokens = {i for _, inputs in tables for i in inputs}
+    padded = {i for layer, inputs in tables if layer is not None and layer.mask_zero for i in inputs}
+    if held is None:
+        shapes = {leaves[i].shape[1:] for i in tokens if leaves[i].shape[1:] != (1,)}
+        held = [i for i, leaf in enumerate(leaves) if i not in tokens and leaf.shape[1:] in shapes]
+    marked = [
+        leaf if leaf.floating or i in held else dataclasses.replace(leaf, switched=True, padded=i in padded)
+        for i, leaf in enumerate(leaves)
+    ]
+    return tf.nest.pack_sequence_as(structure, marked)

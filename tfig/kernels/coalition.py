@@ -41,12 +41,12 @@ class Features:
         """The index for rows that may repeat."""
         return tuple(tf.gather(leaf, row) if leaf.shape[0] != 1 else leaf for leaf in self.index)
 
-    def spread(self, values: tf.Tensor, like: Leaves) -> Leaves:
-        """Values [N, M] at every position of their feature, in the shapes of `like`."""
+    def spread(self, values: tf.Tensor, problem: Problem) -> Leaves:
+        """Values [N, M] at every position of their feature, as maps over the problem's positions."""
         row = tf.range(tf.shape(values)[0])
         return tuple(
             tf.cast(channelled(leaf, tf.gather(values, full(index, values), batch_dims=1)), leaf.dtype)
-            for index, leaf in zip(self.of(row), like, strict=True)
+            for index, leaf in zip(self.of(row), like(problem), strict=True)
         )
 
     def sizes(self) -> tf.Tensor:
@@ -73,9 +73,10 @@ def positions(leaf: tf.Tensor) -> list[tf.Tensor]:
     return [tf.shape(leaf)[axis] for axis in range(1, rank if rank == 2 else rank - 1)]
 
 
-def like(x: Leaves) -> Leaves:
-    """Maps over the positions of x: [B, F], or [B, ..., 1]."""
-    return tuple(leaf if len(leaf.shape) == 2 else leaf[..., :1] for leaf in x)
+def like(problem: Problem) -> Leaves:
+    """Maps of zeros over the positions of x: [B, F], or [B, ..., 1]."""
+    leaves = (leaf if len(leaf.shape) == 2 else leaf[..., :1] for leaf in problem.x)
+    return tuple(tf.zeros(tf.shape(leaf), leaf.dtype if leaf.dtype.is_floating else problem.dtype) for leaf in leaves)
 
 
 def mix(problem: Problem, index: Leaves, present: tf.Tensor) -> Leaves:
@@ -85,8 +86,11 @@ def mix(problem: Problem, index: Leaves, present: tf.Tensor) -> Leaves:
 
 
 def blend(problem: Problem, masks: Leaves) -> Leaves:
-    """x where the masks are 1, the baseline where they are 0."""
-    return tuple(b + tf.cast(m, x.dtype) * (x - b) for x, b, m in zip(problem.x, problem.baseline, masks, strict=True))
+    """x where the masks are 1, the baseline where they are 0; what is no float is one or the other."""
+    return tuple(
+        b + tf.cast(m, x.dtype) * (x - b) if x.dtype.is_floating else tf.ensure_shape(tf.where(m > 0.5, x, b), x.shape)
+        for x, b, m in zip(problem.x, problem.baseline, masks, strict=True)
+    )
 
 
 def one_left_out(problem: Problem, features: Features, without: Callable[[Problem, tf.Tensor, tf.Tensor], Leaves]):
@@ -142,7 +146,7 @@ def permuted(problem: Problem, features: Features, samples: int, at: Callable[..
         at: (problem of the rows, order's number [N], row [N]) -> the problem with the baseline that order starts from.
     """
     count = features.count
-    dtype = problem.x[0].dtype
+    dtype = problem.dtype
     blank = tf.zeros([problem.rows, count], dtype)
 
     def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
@@ -267,21 +271,32 @@ def shapley_kernel(features: Features, samples: int) -> tuple[int, Callable]:
     return samples, either
 
 
+def of_channels(leaf: tf.Tensor, window: tuple[int, ...]) -> bool:
+    """Whether a window has an entry for the channels of a leaf."""
+    return len(leaf.shape) > 2 and len(window) == len(leaf.shape) - 1
+
+
+def windowed(problem: Problem, window: tuple[int, ...]) -> Leaves:
+    """Maps of zeros over what windows tell apart."""
+    pairs = zip(problem.x, like(problem), strict=True)
+    return tuple(tf.zeros(tf.shape(x), blank.dtype) if of_channels(x, window) else blank for x, blank in pairs)
+
+
 def windows(problem: Problem, window: tuple[int, ...], strides: tuple[int, ...]) -> Leaves:
     """F(x) - F(x with a window at the baseline), at each position the mean over the windows that cover it.
 
-    Windows of `window` positions start every `strides`; the last ones are cut at the edge.
+    Windows of `window` positions start every `strides`; the last ones are cut at the edge. Windows with one entry more
+    than there are axes of positions are of channels too.
     """
     clean = problem.score(problem.x)
     total_maps = []
-    for which, leaf in enumerate(problem.x):
-        sides = positions(leaf)
+    for which, (leaf, blank) in enumerate(zip(problem.x, windowed(problem, window), strict=True)):
+        sides = tf.unstack(tf.shape(leaf))[1:] if of_channels(leaf, window) else positions(leaf)
         size = (window * len(sides))[: len(sides)] if len(window) == 1 else window
         step = (strides * len(sides))[: len(sides)] if len(strides) == 1 else strides
         if len(size) != len(sides) or len(step) != len(sides):
             raise ValueError(f"window {window} and strides {strides} must have {len(sides)} entries, or one for all.")
         counts = [tf.maximum(-(-(n - w) // s), 0) + 1 for n, w, s in zip(sides, size, step, strict=True)]
-        blank = tf.zeros_like(like((leaf,))[0])
 
         def covered(sample: tf.Tensor, sides=sides, size=size, step=step, counts=counts, leaf=leaf) -> tf.Tensor:
             mask = tf.ones([tf.shape(sample)[0], *[1] * len(sides)])
@@ -297,7 +312,9 @@ def windows(problem: Problem, window: tuple[int, ...], strides: tuple[int, ...])
 
         def term(p: Problem, sample: tf.Tensor, row: tf.Tensor, which=which, covered=covered, blank=blank):
             inside = tf.cast(covered(sample), blank.dtype)
-            masks = tuple(1 - inside if i == which else tf.ones_like(one[..., :1]) for i, one in enumerate(p.x))
+            masks = tuple(
+                1 - inside if i == which else tf.ones([1] * len(one.shape), blank.dtype) for i, one in enumerate(p.x)
+            )
             difference = tf.gather(clean, row) - p.score(blend(p, masks))
             return per_row(difference, inside) * inside, inside
 
@@ -309,7 +326,7 @@ def windows(problem: Problem, window: tuple[int, ...], strides: tuple[int, ...])
 def soft_masks(seed: tf.Tensor, sample: tf.Tensor, leaf: tf.Tensor, cells: int, probability: float) -> tf.Tensor:
     """Random masks [N, ...]: a coarse grid of zeros and ones, enlarged linearly, shifted at random by part of a cell.
 
-    Without spatial axes, each feature is kept on its own.
+    Without spatial axes, each feature is kept on its own; masks of what is no float are zeros and ones.
     """
     sides = positions(leaf)
     rows = tf.shape(sample)[0]
@@ -328,4 +345,4 @@ def soft_masks(seed: tf.Tensor, sample: tf.Tensor, leaf: tf.Tensor, cells: int, 
         weights = tf.maximum(1 - tf.abs(place[..., tf.newaxis] - tf.range(cells, dtype=tf.float32)), 0.0)
         here = letters[axis]
         grid = tf.einsum(f"n{letters},nz{here}->n{letters.replace(here, 'z')}", grid, weights)
-    return grid[..., tf.newaxis]
+    return (grid if leaf.dtype.is_floating else tf.round(grid))[..., tf.newaxis]

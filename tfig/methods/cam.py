@@ -38,7 +38,7 @@ class _Map(Method):
 
     def like(self, problem: Problem) -> Leaves:
         """Maps over positions."""
-        maps = positions_of(problem.x)
+        maps = positions_of(problem)
         return self.placed(problem, maps[0]) if len(maps) == 1 else maps
 
     def placed(self, problem: Problem, weighed: tf.Tensor) -> Leaves:

@@ -34,7 +34,7 @@ class FeatureAblation(Segmented):
         def without(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> Leaves:
             return coalition.mix(p, features.of(row), 1 - tf.one_hot(sample, features.count))
 
-        return features.spread(coalition.one_left_out(problem, features, without), problem.x), {}
+        return features.spread(coalition.one_left_out(problem, features, without), problem), {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Occlusion(Method):
 
     Fields:
         window: positions along every spatial axis (or features), or a tuple with one for each axis; at most x's.
-            The last window of an axis is cut off at the border, so that every position is covered.
+            The last window of an axis is cut off at the border, so that every position is covered. A tuple with one
+            entry more, the last, is of channels too: (5, 1) hides five steps of one channel of a series.
         strides: steps between windows; None: 1.
 
     >>> tfig.explain(model, x, tfig.Occlusion(window=16, strides=8), baseline="blur")
@@ -57,6 +58,7 @@ class Occlusion(Method):
 
     name = "occlusion"
     principles = "12"
+    switches = True
     reference = "Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2013, arXiv:1311.2901"
     default_baseline = "zeros"
 
@@ -74,8 +76,8 @@ class Occlusion(Method):
         return tuple(one if isinstance(one, tuple) else (one,) for one in (self.window, strides))  # type: ignore
 
     def like(self, problem: Problem) -> Leaves:
-        """Maps over positions."""
-        return coalition.like(problem.x)
+        """Maps over positions, or over those and channels."""
+        return coalition.windowed(problem, self._pairs[0])
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """One score for each window."""
@@ -139,6 +141,7 @@ class RISE(Method):
     name = "rise"
     reference = "Petsiuk, Das & Saenko, RISE: Randomized Input Sampling for Explanation, 2018, arXiv:1806.07421"
     stochastic = True
+    switches = True
     default_baseline = "zeros"
 
     def __post_init__(self):
@@ -149,7 +152,7 @@ class RISE(Method):
 
     def like(self, problem: Problem) -> Leaves:
         """Maps over positions."""
-        return coalition.like(problem.x)
+        return coalition.like(problem)
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The mean."""
@@ -161,9 +164,8 @@ class RISE(Method):
                 )
                 for i, leaf in enumerate(p.x)
             )
-            masks = tuple(tf.cast(mask, leaf.dtype) for mask, leaf in zip(masks, p.x, strict=True))
+            masks = tuple(tf.cast(mask, leaf.dtype) for mask, leaf in zip(masks, coalition.like(p), strict=True))
             value = p.score(coalition.blend(p, masks))
             return tuple(per_row(value, mask) * mask / (self.samples * self.probability) for mask in masks)
 
-        blank = tuple(tf.zeros_like(leaf) for leaf in coalition.like(problem.x))
-        return total(problem, self.samples, blank, term), {}
+        return total(problem, self.samples, coalition.like(problem), term), {}

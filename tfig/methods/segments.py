@@ -17,21 +17,26 @@ from tfig.network import Leaves
 from tfig.problem import Method, Problem
 
 GRID = 8
-"""Segments along each spatial axis where none are given."""
+"""Segments along each spatial axis of an image or a volume where none are given."""
+
+STEPS = 512
+"""Segments of a sequence where none are given, at most: as many as KernelSHAP's 2048 coalitions tell apart."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Segmented(Method):
     """What methods over segments share: what a feature is.
 
-    `segments`: None, each feature of [B, F], and a grid of 8 along each spatial axis; an int, the grid's size; a map
-    [H, W] of whole numbers from 0; or a function image [H, W, C] -> map, called outside the program, for each row.
-    Numbers that no position has are passed over: segments are numbered through.
+    `segments`: None, each feature of [B, F], each step of [B, T, C] (or 512 segments of a longer one), and a grid of 8
+    along each spatial axis of what has more; an int, the grid's size; a map [H, W] of whole numbers from 0; or a
+    function image [H, W, C] -> map, called outside the program, for each row. Numbers that no position has are passed
+    over: segments are numbered through.
     """
 
     segments: Any = dataclasses.field(default=None, kw_only=True)
 
     default_baseline = "zeros"
+    switches = True
 
     def __post_init__(self):
         given = self.segments
@@ -80,7 +85,7 @@ class Segmented(Method):
 
     def like(self, problem: Problem) -> Leaves:
         """Maps over positions."""
-        return coalition.like(problem.x)
+        return coalition.like(problem)
 
     def features(self, problem: Problem) -> Features:
         """The features of a problem's leaves, counted through."""
@@ -104,7 +109,8 @@ class Segmented(Method):
             elif callable(self.segments):
                 one, size = next(fed), None
             else:
-                one, size = _grid(sides, static, GRID if self.segments is None else self.segments)
+                cells = (STEPS if len(sides) == 1 else GRID) if self.segments is None else self.segments
+                one, size = _grid(sides, static, cells)
             one = one + tf.reshape(before, [-1, *[1] * len(sides)])
             index.append(one)
             before = 1 + tf.reduce_max(one, range(1, len(one.shape)))
@@ -143,7 +149,7 @@ def marginal(method: Segmented, problem: Problem, samples: int) -> Leaves:
 
     losses = coalition.one_left_out(problem, repeated, without)
     means = tf.reduce_mean(tf.reshape(losses, [problem.rows, features.count, samples]), -1)
-    return features.spread(means, problem.x)
+    return features.spread(means, problem)
 
 
 def drawn(p: Problem, sample: tf.Tensor, like: tf.Tensor) -> tf.Tensor:

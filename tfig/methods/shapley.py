@@ -25,8 +25,9 @@ class ShapleySampling(Segmented):
 
     Fields:
         samples: orders, of M + 1 scores each.
-        segments: None, each feature of [B, F], and a grid of 8 along each spatial axis; an int, the grid's size; a map
-            [H, W] of whole numbers from 0; or a function image -> map, such as skimage.segmentation.slic.
+        segments: None, each feature of [B, F], each step of [B, T, C] (or 512 segments of a longer one), and a grid of
+            8 along each spatial axis of what has more; an int, the grid's size; a map [H, W] of whole numbers from 0;
+            or a function image -> map, such as skimage.segmentation.slic.
 
     >>> tfig.explain(model, x, tfig.ShapleySampling(samples=50, segments=7), output="logits")
     """
@@ -54,7 +55,7 @@ class ShapleySampling(Segmented):
 
 def _shared(features: Features, values: tf.Tensor, problem: Problem) -> tuple[Leaves, Trace]:
     """Values [B, M] spread evenly over their positions, and themselves."""
-    maps = features.spread(tf.math.divide_no_nan(values, tf.cast(features.sizes(), values.dtype)), problem.x)
+    maps = features.spread(tf.math.divide_no_nan(values, tf.cast(features.sizes(), values.dtype)), problem)
     return maps, {"values": values} if features.known is not None else {}
 
 
@@ -142,7 +143,7 @@ class LIME(Segmented):
             return present, tf.exp(-tf.square(distance / self.kernel_width))
 
         values = coalition.regressed(problem, features, self.samples, draw, max(self.alpha, 1e-6), False)
-        return features.spread(values, problem.x), {"values": values} if features.known is not None else {}
+        return features.spread(values, problem), {"values": values} if features.known is not None else {}
 
 
 @dataclasses.dataclass(frozen=True)

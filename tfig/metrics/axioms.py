@@ -49,6 +49,8 @@ def completeness(e: Explanation, *, baseline: Any = None, model: Any = None) -> 
 
 @dataclasses.dataclass(frozen=True)
 class _Nothing(probe.Probe):
+    switches: ClassVar[bool] = True
+
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The scores at x and at the baseline are all there is to know."""
         return (), {}

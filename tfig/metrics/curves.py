@@ -1,7 +1,7 @@
 """Faithfulness along a ranking: does the score fall as what matters most is taken away?"""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -41,6 +41,8 @@ class Curve:
 @dataclasses.dataclass(frozen=True)
 class _Ranking(probe.Probe):
     counts: tuple[int, ...]
+
+    switches: ClassVar[bool] = True
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """F with the first positions of the order at the baseline."""

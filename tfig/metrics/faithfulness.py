@@ -156,8 +156,7 @@ def _points(e: Explanation, asked: Any) -> Sequence[np.ndarray | None]:
         return [None] * len(probe.parts(e))
     if e.layer is not None and not probe.of_input(e):
         raise ValueError("infidelity compares entries of x, and this map is of a layer's positions; use deletion.")
-    leaves = probe.points(e)
-    return leaves if len(leaves) == len(probe.parts(e)) else [x for x in leaves if x.dtype.kind == "f"]
+    return [x for i, x in enumerate(probe.points(e)) if i not in e.held]
 
 
 def _like(phi: np.ndarray, x: np.ndarray | None) -> np.ndarray:
@@ -173,6 +172,7 @@ class _Subsets(probe.Probe):
     samples: int
 
     stochastic: ClassVar[bool] = True
+    switches: ClassVar[bool] = True
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """sum{ phi_i : i in S } and F(x) - F(x without S), for every S, [B, sizes * samples]."""
@@ -182,7 +182,7 @@ class _Subsets(probe.Probe):
             size = tf.gather(tf.constant(self.sizes), sample // self.samples)
             chosen = coalition.chosen(p, p.seed, sample, size)
             mass = row_sum(tuple(tf.where(s, phi, 0.0) for s, phi in zip(chosen, p.sides, strict=True)))
-            kept = tuple(1 - tf.cast(coalition.channelled(x, s), x.dtype) for s, x in zip(chosen, p.x, strict=True))
+            kept = tuple(1 - tf.cast(coalition.channelled(x, s), p.dtype) for s, x in zip(chosen, p.x, strict=True))
             return mass, tf.gather(clean, row) - p.score(coalition.blend(p, kept))
 
         masses, falls = each(problem, len(self.sizes) * self.samples, (tf.zeros([problem.rows]), clean), term)

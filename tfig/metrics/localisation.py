@@ -24,7 +24,7 @@ def _located(e: Explanation, mask: Any) -> tuple[np.ndarray, np.ndarray]:
     masks = [np.asarray(one) for one in tf.nest.flatten(mask)]
     inputs, leaves = tf.nest.flatten(e.x), probe.maps(e)
     if len(masks) == len(inputs) > len(leaves):  # of whole numbers nothing is explained
-        masks = [one for one, x in zip(masks, inputs, strict=True) if x.dtype.kind == "f"]
+        masks = [one for i, one in enumerate(masks) if i not in e.held]
     for maps in (leaves, [view.heatmap(leaf, e.channels_last("x")) for leaf in probe.parts(e)]):
         fitted = [_fitted(one, leaf) for one, leaf in zip(masks, maps, strict=False)]
         found = [np.broadcast_to(one, leaf.shape) for one, leaf in zip(fitted, maps, strict=False) if one is not None]

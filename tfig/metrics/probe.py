@@ -13,7 +13,7 @@ from tfig.api import Explainer
 from tfig.explanation import Explanation
 from tfig.methods import REGISTRY, Gradient
 from tfig.problem import Method
-from tfig.score import Contrast
+from tfig.score import At, Contrast
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Probe(Method):
 
     given: tuple[tuple[tuple[int, ...], str], ...] = dataclasses.field(default=(), kw_only=True)
 
-    name: ClassVar[str] = "probe"
+    name: ClassVar[str] = "this metric"
     reference: ClassVar[str] = ""
     default_baseline: ClassVar[str | None] = "zeros"
 
@@ -70,7 +70,7 @@ def measure(
         batch_size=asked.batch_size,
     )  # fmt: skip
     structure, leaves = entry.read(asked.model, rows(e))
-    posed = explainer.pose(structure, leaves, target(e, asked))
+    posed = explainer.pose(structure, leaves, target(e, asked), e.held)
     parts = []
     for _, answer in explainer.answers(posed, leaves, fed):
         found = {**answer["trace"], "score": answer["score"]}
@@ -155,9 +155,12 @@ def quietly(explainer: Explainer, x: Any) -> Explanation:
 def target(e: Explanation, asked: Explainer) -> Any:
     """What was explained, as it was resolved: classes, contrasts, or the callable."""
     given = asked.target
-    if isinstance(given, tuple):
-        return given[0], given[1] if callable(given[1]) else _classes(e)
-    return given if e.target is None else _classes(e)
+    if e.target is None:
+        return given
+    head = (given[0],) if isinstance(given, tuple) else ()
+    inner = given[1] if head else given
+    found = At(_classes(e), inner.where) if isinstance(inner, At) else _classes(e)
+    return (*head, found) if head else found
 
 
 def _classes(e: Explanation) -> Any:
@@ -198,13 +201,7 @@ def parts(e: Explanation) -> list[np.ndarray]:
     leaves = tf.nest.flatten(e.channels_last("attributions"))
     if e.layer is not None:
         return [np.asarray(leaf, np.float32) for leaf in leaves]
-    pairs = zip(leaves, points(e), strict=True)
-    return [np.asarray(leaf, np.float32) for leaf, x in pairs if x.dtype.kind == "f" or not _ignored(leaf, x)]
-
-
-def _ignored(leaf: np.ndarray, x: np.ndarray) -> bool:
-    """An integer input, of which nothing is explained."""
-    return x.dtype.kind in "iub" and leaf.shape == x.shape and not leaf.any()
+    return [np.asarray(leaf, np.float32) for i, leaf in enumerate(leaves) if i not in e.held]
 
 
 def maps(e: Explanation) -> list[np.ndarray]:
