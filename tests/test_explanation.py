@@ -136,12 +136,16 @@ def test_map_streams_one_batch_at_a_time(capsys):
     assert [len(e) for e in tfig.Explainer(zoo.build("two_inputs"), "gradient").map(dataset)] == [2, 1]
 
 
-def test_progress_and_silence(capfd):
+def test_progress_and_silence(capfd, monkeypatch):
     model, x = zoo.build("sequential"), zoo.images(7)
     tfig.explain(model, x, "gradient", batch_size=2)
     assert capfd.readouterr().out == ""
     tfig.explain(model, x, "gradient", batch_size=2, progress=True)
-    assert "4/4" in capfd.readouterr().out
+    assert "7/7" in capfd.readouterr().out
+    moves = []
+    monkeypatch.setattr(keras.utils.Progbar, "add", lambda bar, rows: moves.append(rows))
+    tfig.explain(model, x, "gradient", progress=True)  # one chunk, in which the bar moves
+    assert len(moves) > 1 and sum(moves) == 7
 
 
 def test_an_explainer_keeps_its_model_and_takes_a_target():

@@ -229,7 +229,7 @@ class Explainer:
         seeds = arguments.per_row("seed", self.seed, rows)
         size = self.batch_size or int(np.clip(CHUNK_ELEMENTS // max(leaf.size // rows for leaf in leaves), 1, 256))
         # What is watched moves: samples of a few rows fill a chunk as well as many rows do.
-        step = max(1, size // 16) if progress else size
+        step = max(1, min(size, rows) // 16) if progress else size
         bar = keras.utils.Progbar(rows, unit_name="row") if progress else None
         for start in range(0, rows, step):
             span = slice(start, start + step)

@@ -242,9 +242,9 @@ def _classes(name: str, value: Any, rows: int, words: dict[str, int]) -> np.ndar
     """Class codes [rows] of an int, ints, or of one or several of `words`."""
     given = np.asarray(value)
     if given.dtype.kind in "OSU":
-        unknown = next((one for one in given.ravel() if one not in words), None)
+        unknown = next((str(one) for one in given.ravel() if one not in words), None)
         if unknown is not None:
-            known = difflib.get_close_matches(str(unknown), words, 5) or [*words][-7:]
+            known = difflib.get_close_matches(unknown, words, 5) or [*words][-7:]
             raise ValueError(
                 f"{name} is {unknown!r}; words are {' and '.join(map(repr, known))}, names those in model.class_names."
             )

@@ -124,7 +124,7 @@ def _looked_at(x: Sequence[tf.Tensor], seen: list[Call], score: list[tf.Tensor],
     behind, ends = ancestors(score), {id(one) for one in read}
     maps: dict[int, Call] = {}
     for one in outer:  # what a layer hands through, or hands on from inside, is its maker's
-        made = one.output is not one.given and not isinstance(one.layer, keras.layers.Permute)
+        made = one.output is not one.given and not isinstance(one.layer, (keras.layers.Permute, keras.layers.Masking))
         made = made and one.output.op.name in behind and id(one.output) not in ends
         if made and one.output.dtype.is_floating and trail.is_map(one.output, ranks):
             maps.setdefault(id(one.output), one)
