@@ -262,6 +262,22 @@ def test_token_models_are_told_to_name_an_embedding():
             tfig.explain(model, ids, name, baseline=baseline)
 
 
+def test_windows_of_channels_of_a_series():
+    model = keras.Sequential([keras.Input((6, 3)), L.Flatten(), L.Dense(1)])
+    x = np.random.default_rng(0).normal(size=(2, 6, 3)).astype("float32")
+    parts = x * model.get_weights()[0].reshape(6, 3)
+    for strides in (1, 2):
+        found = tfig.explain(model, x, tfig.Occlusion((2, 1), strides)).attributions
+        sums = [parts[:, start : start + 2].sum(1, keepdims=True) for start in range(0, 5, strides)]
+        total, covers = np.zeros_like(x), np.zeros_like(x)
+        for start, one in zip(range(0, 5, strides), sums, strict=True):
+            total[:, start : start + 2] += one
+            covers[:, start : start + 2] += 1
+        np.testing.assert_allclose(found, total / covers, atol=1e-5)
+    with pytest.raises(ValueError, match="leave gaps"):
+        tfig.explain(model, x, tfig.Occlusion((2, 1), 3))
+
+
 def test_what_is_wrong_with_a_question_is_said_in_its_words():
     model = keras.Sequential([keras.Input((6, 6, 1)), L.Conv2D(3, 3, activation="relu"), L.Flatten(), L.Dense(2)])
     x = np.random.default_rng(0).uniform(size=(2, 6, 6, 1)).astype("float32")

@@ -74,7 +74,7 @@ def test_a_baseline_of_another_kind_is_refused(table, baseline):
 
 
 def test_methods_that_need_slopes_say_what_they_hold(table):
-    with pytest.warns(UserWarning, match=r"inputs 'colour' hold no floats.*or ask a method that switches them"):
+    with pytest.warns(UserWarning, match=r"inputs 'colour' hold no floats.*a method that switches what is no float"):
         e = tfig.explain(table, row(["red"]))
     assert e.held == (0,) and not e.attributions["colour"].any()
 
@@ -84,7 +84,7 @@ def test_methods_that_need_slopes_say_what_they_hold(table):
 def test_tokens_are_switched_and_padding_and_masks_are_not(sentence, method, instead):
     mask = (IDS > 0).astype("int32")
     baseline = None if instead is None else [instead, None]
-    with pytest.warns(UserWarning, match="inputs 1 hold no floats"):
+    with pytest.warns(UserWarning, match="inputs 1 hold no floats, or are a mask of tokens"):
         e = tfig.explain(sentence, [IDS, mask], method, baseline=baseline)
     expected = np.where(IDS == 0, 0, WEIGHTS[IDS] - WEIGHTS[instead or 0])
     np.testing.assert_allclose(e.attributions[0], expected, atol=2e-5)
@@ -111,6 +111,111 @@ def test_tokens_flags_and_whole_pixels_as_the_only_input():
     e = tfig.explain(pixels, image, "occlusion")
     expected = image.reshape(1, -1) / 255 * pixels.get_weights()[0].T
     np.testing.assert_allclose(e.attributions.reshape(1, -1), expected, atol=1e-6)
+
+
+def recurrent(before=lambda ids: ids, dtype="int32"):
+    keras.utils.set_random_seed(1)
+    ids = keras.Input((4,), dtype=dtype)
+    h = L.Embedding(15, 4, mask_zero=True, embeddings_initializer="random_normal")(before(ids))
+    return keras.Model(ids, L.Dense(1)(L.GRU(4)(h)))
+
+
+@pytest.mark.parametrize("before", [lambda ids: ids + 1, L.IntegerLookup(vocabulary=[0, 5, 6, 7, 8])])
+def test_a_zero_that_is_no_padding_where_it_is_looked_up_is_a_token(before):
+    model, x = recurrent(before, "int64"), np.array([[0, 5, 6, 0], [7, 0, 8, 5]])
+    e = tfig.explain(model, x, "occlusion", baseline=6)
+    for t in range(4):
+        without = x.copy()
+        without[:, t] = 6
+        np.testing.assert_allclose(e.attributions[:, t], (model(x) - model(without)).numpy()[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        tfig.PredictionDifference(samples=3), tfig.QII(samples=3), tfig.QII("shapley", samples=2),
+        tfig.RISE(samples=20), tfig.Occlusion(window=2), tfig.KernelSHAP(samples=40), tfig.LIME(samples=40),
+    ],
+    ids=lambda method: f"{method.name}-{getattr(method, 'kind', '')}",
+)  # fmt: skip
+def test_padding_gets_nothing_whatever_is_put_in_the_place_of_tokens(method):
+    x = np.array([[1, 2, 3, 0], [4, 5, 0, 0]], "int32")
+    references = tfig.baselines.Dataset(np.array([[5, 6, 7, 8], [9, 10, 11, 12]]))
+    baseline = references if method.default_baseline == "dataset" else np.array([5, 6, 7, 8])
+    e = tfig.explain(recurrent(), x, method, baseline=baseline)
+    assert not e.attributions[x == 0].any() and (e.attributions[x > 0] != 0).all()
+    if method.name == "prediction_difference":
+        one = tfig.baselines.Dataset(np.array([[5, 6, 7, 8]]))
+        found = tfig.explain(recurrent(), x, method, baseline=one).attributions
+        expected = tfig.explain(recurrent(), x, "feature_ablation", baseline=np.array([5, 6, 7, 8])).attributions
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_segments_of_tokens_are_as_many_as_are_asked_for():
+    x = np.array([[1, 2, 3, 4]], "int32")
+    model = recurrent()
+    e = tfig.explain(model, x, tfig.FeatureAblation(segments=2), baseline=9)
+    halves = [(model(x) - model(np.array([row]))).numpy()[0, 0] for row in ([9, 9, 3, 4], [1, 2, 9, 9])]
+    np.testing.assert_allclose(e.attributions[0], np.repeat(halves, 2), atol=1e-6)
+
+
+def test_text_through_a_vocabulary_into_a_masked_embedding():
+    words = L.TextVectorization(output_sequence_length=5, vocabulary=["good", "bad", "film"])
+    text = keras.Input((1,), dtype="string")
+    h = L.GRU(3)(L.Embedding(20, 4, mask_zero=True)(words(text)))
+    model = keras.Model(text, L.Dense(1)(h))
+    e = tfig.explain(model, ["good film", "bad film"], "occlusion", baseline=np.array([["film"]]))
+    film = model(tf.constant([["film"]])).numpy()
+    np.testing.assert_allclose(e.attributions, e.score[:, np.newaxis] - film, atol=1e-6)
+
+
+def test_numbers_beside_categories_are_no_mask_and_a_mask_may_be_asked_for():
+    cat, counts = keras.Input((2,), dtype="int32", name="cat"), keras.Input((2,), dtype="int32", name="counts")
+    h = L.Concatenate()([L.Flatten()(L.Embedding(5, 2)(cat)), L.Lambda(lambda n: tf.cast(n, "float32"))(counts)])
+    model = keras.Model([cat, counts], L.Dense(1, use_bias=False)(h))
+    weights = model.get_weights()[-1][4:, 0]
+    e = tfig.explain(model, [np.array([[1, 2]]), np.array([[3, 7]])], "occlusion")
+    assert e.held == ()
+    np.testing.assert_allclose(e.attributions[1], [[3, 7] * weights], atol=1e-6)
+    x = [np.array([[1, 2]]), np.array([[1, 0]])]
+    with pytest.warns(UserWarning, match="or are a mask of tokens"):
+        assert tfig.explain(model, x, "occlusion").held == (1,)
+    e = tfig.explain(model, x, "occlusion", baseline=[0, 0])
+    np.testing.assert_allclose(e.attributions[1], [[weights[0], 0]], atol=1e-6)
+
+
+def test_what_does_not_fit_into_whole_numbers_is_refused():
+    pixels = keras.Sequential([keras.Input((3,), dtype="uint8"), L.Rescaling(1 / 255), L.Dense(1)])
+    x = np.array([[0, 128, 255]], "uint8")
+    for baseline, message in (
+        ("white", "has no meaning"), (300, "whole numbers that fit"), (-1, "whole numbers that fit"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            tfig.explain(pixels, x, "occlusion", baseline=baseline)
+    with pytest.raises(ValueError, match="runs from 0 to 256, which does not fit into uint8"):
+        tfig.explain(pixels, np.array([[0, 1, 256]]), "occlusion")
+    flags = keras.Sequential([keras.Input((2,), dtype="bool"), L.Lambda(lambda b: tf.cast(b, "float32")), L.Dense(1)])
+    with pytest.raises(ValueError, match="whole numbers that fit"):
+        tfig.explain(flags, np.array([[True, False]]), "occlusion", baseline=2)
+    ids, kinds = keras.Input((3,), dtype="int32", name="ids"), keras.Input((3,), dtype="int32", name="kinds")
+    h = L.Embedding(9, 2)(ids) + L.Embedding(2, 2)(kinds)
+    model = keras.Model([ids, kinds], L.Dense(1)(L.Flatten()(h)))
+    x = [np.array([[1, 2, 3]]), np.array([[0, 0, 1]])]
+    with pytest.raises(ValueError, match=r"baseline 7 is one value, and inputs \['ids', 'kinds'\] each have their own"):
+        tfig.explain(model, x, "occlusion", baseline=7)
+    with pytest.raises(ValueError, match="lies outside of what the model can look up .*must be of the vocabulary"):
+        tfig.explain(model, x, "occlusion", baseline=[99, 0])
+
+
+def test_references_of_words_are_whole_and_held_ones_may_be_among_them(table, sentence):
+    references = tfig.baselines.Dataset({"num": np.zeros((1, 2)), "colour": np.array([["green"]], object)})
+    e = tfig.explain(table, row(["red"]), "prediction_difference", baseline=references)  # "red" is shorter
+    np.testing.assert_allclose(e.attributions["colour"], [[200]], atol=1e-3)
+    with pytest.raises(ValueError, match=r"Dataset holds \['num'\], and the explained inputs are"):
+        tfig.explain(table, row(["red"]), "qii", baseline=tfig.baselines.Dataset({"num": np.zeros((1, 2))}))
+    both = tfig.baselines.Dataset([np.array([[2, 2, 2, 2, 2]]), np.ones((1, 5), int)])
+    e = tfig.explain(sentence, [IDS[1:], np.ones((1, 5), int)], "qii", baseline=both)
+    np.testing.assert_allclose(e.attributions[0], [WEIGHTS[IDS[1]] - WEIGHTS[2]], atol=2e-5)
 
 
 def test_metrics_remove_what_was_switched_and_refuse_to_move_it(sentence):

@@ -255,8 +255,15 @@ def test_classes_by_the_names_a_model_has():
     np.testing.assert_array_equal(tfig.explain(model, X, "gradient", target="fish").target, 3)
     e = tfig.explain(model, X, "gradient", target=tfig.Contrast("bird", "predicted"))
     np.testing.assert_array_equal(e.target, 2)
-    with pytest.raises(ValueError, match=r"target is 'dgo'; words are 'dog'.*model.class_names"):
+    with pytest.raises(ValueError, match=r"target is 'dgo'; did you mean 'dog'.*model.class_names"):
         tfig.explain(model, X, target="dgo")
+    for names in (np.array(["cat", "dog", "bird", "fish"]), {1: "dog", 0: "cat", 3: "fish", 2: "bird"}):
+        model.class_names = names
+        np.testing.assert_array_equal(tfig.explain(model, X, "gradient", target="fish").target, 3)
+    for names in (["cat", "dog", "cat", "fish"], "abcd"):
+        model.class_names = names
+        with pytest.raises(ValueError, match="Names are those that model.class_names lists, each once"):
+            tfig.explain(model, X, target="cat")
 
 
 def test_a_class_at_a_place():
@@ -324,12 +331,16 @@ def test_a_target_takes_arrays_with_a_row_for_each_row(method):
 
 def test_a_target_that_holds_rows_itself_or_is_no_tensorflow_is_told_what_to_do(tmp_path):
     model, rows = zoo.build("sequential"), tf.constant([0, 1, 2])
-    with pytest.raises(
-        ValueError, match=r"must hold nothing that has a value for each row.*target=\(function, array\)"
-    ):
+    advice = r"must hold nothing that has a value for each row.*target=\(function, array\)"
+    with pytest.raises(ValueError, match=advice):
         tfig.explain(model, X, target=lambda y: tf.gather(y, rows, batch_dims=1))
-    with pytest.raises(ValueError, match="must be made of TensorFlow operations, which NumPy"):
-        tfig.explain(model, X, target=lambda y: np.max(np.asarray(y), 1))
+    with pytest.raises(ValueError, match=advice):
+        tfig.explain(model, X, target=lambda y: y[:, 0] * tf.constant([1.0, 2, 3]), batch_size=1)
+    for wrong in (lambda y: np.max(np.asarray(y), 1), lambda y: y.numpy()[:, 0], lambda y, z: y[:, 0], lambda y: None):
+        with pytest.raises(ValueError, match="must be made of TensorFlow operations, which NumPy"):
+            tfig.explain(model, X, target=wrong)
+    wide = tfig.explain(model, X, "gradient", target=(lambda y, w: tf.reduce_sum(y * w, 1), np.ones((3, 4))))
+    np.testing.assert_allclose(wide.score, 1, rtol=1e-5)  # float64, as NumPy has it
     beside = tfig.Explainer(model, "gradient", target=(lambda y, i: tf.gather(y, i, batch_dims=1), np.array([1])))
     with pytest.raises(ValueError, match="a target that takes arrays beside the outputs"):
         tfig.export(model, tmp_path / "m", {"why": beside})
@@ -397,7 +408,7 @@ def test_what_a_model_takes_beside_floats_is_said_to_be_held():
     h = keras.layers.Concatenate()([num, encoded])
     model = keras.Model({"num": num, "kind": kind}, keras.layers.Dense(1)(h))
     x = {"num": np.array([[1.0, 2.0]]), "kind": np.array([[1]])}
-    with pytest.warns(UserWarning, match="inputs 'kind' hold no floats: they stay as they are"):
+    with pytest.warns(UserWarning, match="inputs 'kind' hold no floats, .* they stay as they are"):
         e = tfig.explain(model, x)
     assert not e.attributions["kind"].any() and np.abs(e.convergence_delta).max() < 1e-5
     with pytest.raises(ValueError, match=r"baseline gives \['kind'\], which are no floats and are held at x"):
@@ -413,6 +424,13 @@ def test_data_sets_pairs_paths_and_words_as_people_pass_them():
     batched = tf.data.Dataset.from_tensor_slices((x, labels)).batch(2)
     for given in (batched, batched.unbatch(), tf.data.Dataset.from_tensor_slices(x).batch(3)):
         np.testing.assert_allclose(tfig.explain(model, given, "gradient").attributions, expected, atol=1e-7)
+    a, b = keras.Input((1,), name="a"), keras.Input((1,), name="b")
+    columns = keras.Model([a, b], L.Dense(1)(L.Concatenate()([a, b])))
+    values = np.arange(3.0)
+    whole = tfig.explain(columns, {"a": values, "b": values}, "gradient").score
+    data = tf.data.Dataset.from_tensor_slices({"a": values, "b": values})
+    for given in (data, data.batch(2), data.batch(3), data.batch(1)):
+        np.testing.assert_allclose(tfig.explain(columns, given, "gradient").score, whole, rtol=1e-5)
     with pytest.raises(ValueError, match="a data set without end"):
         tfig.explain(model, batched.repeat())
     with pytest.raises(ValueError, match=r"Of a pair \(x, y\) pass x alone"):

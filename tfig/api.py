@@ -56,7 +56,8 @@ def explain(
         output: None, what the model emits; "logits" or "probabilities", converted either way.
         layer: name, path (``backbone/conv5``) or layer whose output is explained in place of x. Of a layer called
             several times it is the last output, of an embedding the first, and a warning says so; ``embedding:0``
-            counts calls, ``:-1`` from the last. A model of integers alone is explained at its embedding.
+            counts calls, ``:-1`` from the last. A model of integers alone is explained at its embedding, where it has
+            one that an input is looked up in; of several the error names the first to try.
         baseline: None, the method's default; a name ("zeros", "black", "white", "mean", "blur", "uniform", "gaussian",
             "max_distance", "boundary"), number, array (``[...]``, ``[1, ...]`` or ``[B, ...]``), nest of these, or
             `tfig.baselines` object. In input space also at a layer, unless wrapped in `tfig.baselines.AtLayer`; for
@@ -244,13 +245,9 @@ class Explainer:
                     tuple(tf.convert_to_tensor(side[span]) for side in posed.aside),
                 )
             except tf.errors.InvalidArgumentError as error:
-                if not compiled.calls:
-                    raise
-                raise ValueError(
-                    f"the callable target failed ({error.message.splitlines()[0][:200]}). It is asked of more and of "
-                    "fewer rows than x has, so it must hold nothing that has a value for each row: pass that beside "
-                    "it, target=(function, array), and it is called as function(outputs, rows of the array)."
-                ) from error
+                raise _failed(compiled, error.message) from error
+            if compiled.calls and len(answer["score"]) != len(leaves[0][span]):
+                raise _failed(compiled, f"it gave {len(answer['score'])} scores for {len(leaves[0][span])} rows")
             yield span, answer
             if bar:
                 bar.add(min(step, rows - start))
@@ -274,7 +271,8 @@ class Explainer:
         if layer is None and self.method.picks_layer:
             layer = last_map(self.model, structure, asked.quantity)
         if layer is None and (self.method.switches or held is not None):
-            structure = switched(self.model, structure, held)
+            flags = arguments.flags(self.baseline, described, leaves)
+            structure = switched(self.model, structure, held, flags)
             described = tf.nest.flatten(structure)
             self._can_switch(described)
         if layer is None and not any(leaf.explained for leaf in described):
@@ -317,8 +315,9 @@ class Explainer:
             raise ValueError("x is a data set without end; pass dataset.take(batches), or explain it by Explainer.map.")
         if isinstance(dataset.element_spec, tuple):
             dataset = dataset.map(lambda x, *rest: x)
-        ranks = [len(leaf.shape) for leaf in entry.declared(self.model).values()]
-        if ranks and [1 + len(spec.shape) for spec in tf.nest.flatten(dataset.element_spec)] == ranks:
+        takes = [leaf.shape[1:] for leaf in entry.declared(self.model).values()]
+        specs = [tuple(spec.shape) for spec in tf.nest.flatten(dataset.element_spec)]
+        if () in specs or any(spec == takes_ for spec, takes_ in zip(specs, takes, strict=False)):
             dataset = dataset.batch(256)
         parts = list(dataset.as_numpy_iterator())
         return tf.nest.map_structure(lambda *leaves: np.concatenate(leaves), *parts)
@@ -351,7 +350,7 @@ class Explainer:
     def _read_by(self, layer: keras.Layer | None, structure: Any) -> tuple[int, ...]:
         """The inputs, by number, that are looked up in an embedding."""
         known = survey(self.model, structure).looked_up if isinstance(self.model, keras.Layer) else ()
-        return next((inputs for one, inputs in known if one() is layer), ())
+        return next((one.inputs for one in known if one.layer() is layer), ())
 
     def _looked_up(self, structure: Any, leaves: list[np.ndarray]) -> keras.Layer:
         """The embedding of a model whose inputs are all integers.
@@ -361,7 +360,7 @@ class Explainer:
         """
         described: list[entry.Leaf] = tf.nest.flatten(structure)
         known = survey(self.model, structure).looked_up if isinstance(self.model, keras.Layer) else ()
-        found = [(layer, inputs) for layer, inputs in ((one(), inputs) for one, inputs in known) if layer is not None]
+        found = [(layer, inputs) for layer, inputs in ((one.layer(), one.inputs) for one in known) if layer is not None]
         if len(found) == 1:
             return found[0][0]
         kinds = ", ".join(f"{leaf.name!r} is {leaf.dtype}" for leaf in described)
@@ -411,6 +410,23 @@ class Explainer:
             held=held,
             channels=channels if 1 in {*channels["attributions"], *inputs} else {},
         )
+
+
+def _failed(compiled: Program, message: str) -> ValueError:
+    """What stopped a program while it ran, in words."""
+    reason = next((line for line in message.splitlines() if "execution error" not in line and line.strip()), message)
+    if compiled.calls:
+        return ValueError(
+            f"the callable target failed ({reason[:200]}). It is asked of more and of fewer rows than x has, so it "
+            "must hold nothing that has a value for each row: pass that beside it, target=(function, array), and it is "
+            "called as function(outputs, rows of the array)."
+        )
+    if "is not in [0," in message:
+        return ValueError(
+            f"an index, of x or of the baseline, lies outside of what the model can look up ({reason[:200]}); a token "
+            "as baseline must be of the vocabulary of each input that it is given for: baseline={name: token}."
+        )
+    return ValueError(f"the model failed ({reason[:300]}).")
 
 
 def _whole(leaf: Any) -> Any:

@@ -42,7 +42,7 @@ def asked(model: Any, output: str | None, target: Any, rows: int) -> Asked:
         if isinstance(head, str) and head in names and isinstance(getattr(model, "output", None), (list, tuple)):
             head = names.index(head)
     alone = output == "probabilities" and _independent(getattr(model, "loss", None), head, model)
-    named = {str(name): i for i, name in enumerate(getattr(model, "class_names", None) or ())}
+    named = _names(model)
     none, words = np.full(rows, NOTHING, np.int32), {**named, "predicted": PREDICTED, "runner_up": RUNNER_UP}
     if isinstance(target, tuple) or callable(target):
         function, *given = target if isinstance(target, tuple) else (target,)
@@ -118,7 +118,7 @@ def start(
         if not method.takes_references:
             raise ValueError(f"{method.name} takes one baseline a row, not a Dataset; pass e.g. baseline='blur'.")
         inputs = floats or list(zip(described, leaves, strict=True))
-        return baselines.Dataset(_references(given, inputs)), [], None
+        return baselines.Dataset(_references(given, inputs, described)), [], None
     if given is None and method.default_baseline == "boundary":
         given = baselines.NAMES["boundary"]
     if isinstance(given, (baselines.Boundary, baselines.AtLayer)):
@@ -136,6 +136,11 @@ def start(
             for leaf, part, value in zip(described, parts, leaves, strict=True)
         ]
         return None, [], baselines.Arrays(arrays)
+    words = [leaf.name for leaf, _ in floats if not leaf.floating]
+    if len(words) > 1 and isinstance(_plain(given), (int, np.integer)) and _plain(given) != 0:
+        raise ValueError(
+            f"baseline {_plain(given)!r} is one value, and inputs {words} each have their own: pass a dict of them."
+        )
     rules: list[Any] = []
     fed = []
     for (leaf, value), part in zip(floats, _each(given, [leaf for leaf, _ in floats], described), strict=True):
@@ -158,19 +163,46 @@ def start(
     return tuple(rules), fed, None
 
 
+def _plain(given: Any) -> Any:
+    """The number of a constant; anything else as it is."""
+    return given.value if isinstance(given, baselines.Constant) else given
+
+
+def _names(model: Any) -> dict[str, int]:
+    """The classes that a model names in `class_names`: a list of distinct names, or a dict of them by number."""
+    given = getattr(model, "class_names", None)
+    if isinstance(given, dict):
+        pairs = [(str(name), int(i)) for i, name in given.items()]
+    else:
+        pairs = [(str(name), i) for i, name in enumerate(() if given is None or isinstance(given, str) else given)]
+    return dict(pairs) if len(dict(pairs)) == len(pairs) else {}
+
+
 def _word(leaf: Leaf, given: Any, value: np.ndarray) -> np.ndarray:
     """What stands for the absence of an integer, string or boolean: by default 0, "" or False."""
-    given = given.value if isinstance(given, baselines.Constant) else given
-    if given is None or (leaf.dtype == "string" and isinstance(given, (int, float)) and given == 0):
-        given = "" if leaf.dtype == "string" else 0
-    array = None if isinstance(given, baselines.Baseline) else np.asarray(given)
     words = leaf.dtype == "string"
+    white = isinstance(given, baselines.Constant) and given.value == 1 and not words and value.max() > 1
+    given = _plain(given)
+    if given is None or (words and isinstance(given, (int, float)) and given == 0):
+        given = "" if words else 0
+    array = None if white or isinstance(given, baselines.Baseline) else np.asarray(given)
     if array is None or (array.dtype.kind in "OSU") != words or (not words and (array != np.round(array)).any()):
         raise ValueError(
             f"baseline {given!r} has no meaning for input {leaf.name!r}, which holds {leaf.dtype}; give it one of its "
             "own values: baseline={name: value, ...}, None for the default."
         )
     return baselines.fit(leaf.name, array, value)
+
+
+def flags(given: Any, described: list[Leaf], leaves: list[np.ndarray]) -> list[int]:
+    """Numbers of the inputs that hold zeros and ones alone, and are given no baseline of their own."""
+    parts = [given.get(leaf.name) for leaf in described] if isinstance(given, dict) else given
+    said = parts if isinstance(parts, (list, tuple)) and len(parts) == len(described) else [None] * len(described)
+    return [
+        i
+        for i, (leaf, value, part) in enumerate(zip(described, leaves, said, strict=True))
+        if leaf.dtype != "string" and part is None and ((value == 0) | (value == 1)).all()
+    ]
 
 
 def _each(given: Any, explained: list[Leaf], described: list[Leaf] | None = None) -> list[Any]:
@@ -209,10 +241,19 @@ def _unheld(held: list[str], explained: list[str]) -> None:
         )
 
 
-def _references(given: baselines.Dataset, inputs: list[tuple[Leaf, np.ndarray]]) -> list[np.ndarray]:
-    """The references of each input, checked and in its dtype."""
-    values = given.values
-    parts = [values[leaf.name] for leaf, _ in inputs] if isinstance(values, dict) else tf.nest.flatten(values)
+def _references(
+    given: baselines.Dataset, inputs: list[tuple[Leaf, np.ndarray]], described: list[Leaf]
+) -> list[np.ndarray]:
+    """The references of each input, checked and in its dtype; what is held may be among what is given."""
+    values, names = given.values, [leaf.name for leaf, _ in inputs]
+    if isinstance(values, dict):
+        if set(names) - set(values):
+            raise ValueError(f"Dataset holds {sorted(values)}, and the explained inputs are {names}.")
+        parts = [values[name] for name in names]
+    else:
+        parts = tf.nest.flatten(values)
+        if len(parts) == len(described):
+            parts = [part for part, leaf in zip(parts, described, strict=True) if leaf.name in names]
     if len(parts) != len(inputs):
         raise ValueError(
             f"Dataset holds {len(parts)} arrays, and the explained inputs are {[leaf.name for leaf, _ in inputs]}."
@@ -223,7 +264,10 @@ def _references(given: baselines.Dataset, inputs: list[tuple[Leaf, np.ndarray]])
                 f"references of {leaf.name!r} have shape {list(part.shape)}; they must be [R, ...] like x, "
                 f"{['R', *value.shape[1:]]}."
             )
-    return [part.astype(value.dtype) for (_, value), part in zip(inputs, parts, strict=True)]
+    return [
+        part if value.dtype.kind in "OSU" else part.astype(value.dtype)
+        for (_, value), part in zip(inputs, parts, strict=True)
+    ]
 
 
 def per_row(name: str, value: Any, rows: int) -> np.ndarray:
@@ -246,7 +290,8 @@ def _classes(name: str, value: Any, rows: int, words: dict[str, int]) -> np.ndar
         if unknown is not None:
             known = difflib.get_close_matches(unknown, words, 5) or [*words][-7:]
             raise ValueError(
-                f"{name} is {unknown!r}; words are {' and '.join(map(repr, known))}, names those in model.class_names."
+                f"{name} is {unknown!r}; did you mean {' or '.join(map(repr, known))}? Names are those that "
+                "model.class_names lists, each once."
             )
         return per_row(name, np.array([words[one] for one in given.ravel()], np.int32).reshape(given.shape), rows)
     classes = per_row(name, value, rows)

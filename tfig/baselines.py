@@ -137,6 +137,11 @@ class MaxDistance(Baseline):
         return tf.where(x - low > high - x, low, high)
 
 
+def _array(value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    return array.astype(str) if array.dtype == object else array
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arrays:
     """A nest of arrays compared by content, so that equal ones share a compiled program."""
@@ -145,7 +150,7 @@ class Arrays:
     digest: bytes = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
-        object.__setattr__(self, "values", tf.nest.map_structure(np.asarray, self.values))
+        object.__setattr__(self, "values", tf.nest.map_structure(_array, self.values))
         digest = hashlib.sha256()
         for leaf in tf.nest.flatten(self.values):
             if leaf.dtype.kind in "fc" and not np.isfinite(leaf).all():
@@ -292,7 +297,13 @@ def fit(name: str, baseline: Any, x: np.ndarray) -> np.ndarray:
             f"{list(x.shape[1:])}, [1, ...] or one per row. To average over references pass tfig.baselines.Dataset."
         )
     full = np.broadcast_to(array, (*lead, *x.shape[1:]))
-    return full.astype(object if words else x.dtype)
+    fitting = full.astype(object if words else x.dtype)
+    if x.dtype.kind in "iub" and (fitting != full).any():
+        raise ValueError(
+            f"the baseline of {name!r} runs from {array.min()} to {array.max()}, and the input holds {x.dtype}: pass "
+            "whole numbers that fit."
+        )
+    return fitting
 
 
 def _range(x: tf.Tensor, low: float | None, high: float | None) -> tuple[tf.Tensor, tf.Tensor]:

@@ -241,4 +241,9 @@ def _read_leaf(
         )
     if not leaf.explained and kind.kind == "f" and (array != np.round(array)).any():
         raise ValueError(f"input {name!r} holds fractions, and the model takes {leaf.dtype}.")
-    return leaf, array.astype(tf.as_dtype(leaf.compute_dtype).as_numpy_dtype, copy=False)
+    value = array.astype(tf.as_dtype(leaf.compute_dtype).as_numpy_dtype, copy=False)
+    if not leaf.floating and (value != array).any():
+        raise ValueError(
+            f"input {name!r} runs from {array.min()} to {array.max()}, which does not fit into {leaf.dtype}."
+        )
+    return leaf, value

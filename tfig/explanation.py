@@ -99,7 +99,10 @@ class Explanation:
         if self.baseline_score is not None:
             broken = ~np.isfinite(self.baseline_score) & np.isfinite(self.score) & ~lost
             if broken.any():
-                notes.append(f"the score at the baseline is NaN or infinite in {broken.sum()} of {rows} rows")
+                notes.append(
+                    f"the score at the baseline is NaN or infinite in {broken.sum()} of {rows} rows: pass another one "
+                    "(where all tokens are padding, the id of a mask or of an unknown word)"
+                )
         notes += self._sums
         if "absorbed" in self.trace and self.attributions is not None:
             kept = np.zeros(rows)
@@ -136,8 +139,9 @@ class Explanation:
         notes = []
         if held:
             notes.append(
-                f"inputs {', '.join(held)} hold no floats: they stay as they are in x and get nothing; explain a layer "
-                "behind them (layer=), or ask a method that switches them (tfig.methods() says which)"
+                f"inputs {', '.join(held)} hold no floats, or are a mask of tokens: they stay as they are in x and get "
+                "nothing; explain a layer behind them (layer=), or ask a method that switches what is no float "
+                "(tfig.methods() says which), a mask by a baseline of its own"
             )
         if "mask" in self.trace:
             notes.append("a mask closes one input: the others stay as they are in x and get nothing")

@@ -78,6 +78,7 @@ class Problem:
         source: at a layer, the question at the model's input.
         sides: what `Method.sides` computed of x outside the program, [B, ...] each.
         dtype: of scores, and of maps over what is no float.
+        padded: numbers of the leaves in which 0 is padding, which stays as it is.
         rerule: handler -> a context in which the model's layers are called through it (see `tfig.slices.rerule`).
     """
 
@@ -91,6 +92,7 @@ class Problem:
     rerule: Callable[[slices.Handler], AbstractContextManager] = slices.nothing
     sides: Leaves = ()
     dtype: tf.DType = tf.float32
+    padded: tuple[int, ...] = ()
 
     @property
     def cut(self) -> Source:

@@ -110,6 +110,7 @@ class _Build:
     def answer(self, x, target, against, seed, chunk, fed, sides, aside):
         """The computation, from the user's leaves to the answer."""
         network, method = self.network, self.question.method
+        aside = tuple(tf.cast(one, network.dtype) if one.dtype.is_floating else one for one in aside)
         points, constants = network.split(x)
         points = network.inner(points)
         fed = network.inner(fed)
@@ -136,6 +137,10 @@ class _Build:
         problem, crossing = self.pose(plain, points, seeds, chunk, fed)
         problem = problem.replace(sides=sides)
         attributions, trace = method.attribute(problem)
+        attributions = tuple(
+            tf.where(points[i] == 0, tf.zeros([], leaf.dtype), leaf) if i in problem.padded else leaf
+            for i, leaf in enumerate(attributions)
+        )
         if drawn:
             trace = {**trace, "drawn": tf.ones_like(finite)}
         ok = finite & valid
@@ -184,7 +189,10 @@ class _Build:
             references = network.inner(self.arrays) if points else self.arrays
         cut = self.cut
         if cut is None:
-            return Problem(plain, points, base, seeds, chunk, references, rerule=rerule, dtype=network.dtype), crossing
+            explained = [leaf for leaf in network.leaves if leaf.explained]
+            padded = tuple(i for i, leaf in enumerate(explained) if leaf.padded)
+            problem = Problem(plain, points, base, seeds, chunk, references, rerule=rerule, dtype=network.dtype)
+            return problem.replace(padded=padded), crossing
 
         everything = network.merge(points, plain.context)
         x = cut.features(everything)

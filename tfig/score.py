@@ -295,10 +295,12 @@ def apply(function: Callable[..., tf.Tensor], outputs: Any, *aside: tf.Tensor) -
     """The user's callable target, checked to give one number a row."""
     try:
         score = tf.convert_to_tensor(function(outputs, *aside))
-    except (NotImplementedError, tf.errors.OperatorNotAllowedInGraphError) as error:
+    except Exception as error:  # whatever the user's function raises
+        reason = (str(error).splitlines() or [""])[0]
         raise ValueError(
-            f"the callable target failed on TensorFlow tensors ({str(error).splitlines()[0]}); it must be made of "
-            "TensorFlow operations, which NumPy, int() and if are not."
+            f"the callable target failed on TensorFlow tensors ({type(error).__name__}: {reason}); it is called as "
+            f"function(outputs{', array' * len(aside)}) and must be made of TensorFlow operations, which NumPy, int() "
+            "and if are not."
         ) from error
     if score.shape.rank != 1:
         raise ValueError(f"the callable target gave shape {_shown(score)}; it must give one score per row, [B].")

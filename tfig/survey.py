@@ -24,7 +24,12 @@ WHOLE = Quantity()
 LOOPING = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.TimeDistributed)
 
 
-LookedUp = tuple[weakref.ref[keras.Layer], tuple[int, ...]]
+class LookedUp(NamedTuple):
+    """An embedding, the inputs that its indices are computed of, by number, and those that are its indices."""
+
+    layer: weakref.ref[keras.Layer]
+    inputs: tuple[int, ...]
+    plain: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +100,10 @@ def _read(outputs: Any, quantity: Quantity) -> tuple[list[tf.Tensor], list[tf.Te
     values, _ = dataclasses.replace(quantity, output=None).read(outputs)
     if quantity.function is not None:
         rows = tf.shape(tf.nest.flatten(values)[0])[:1]
-        aside = (tf.zeros(tf.concat([rows, shape], 0), dtype) for shape, dtype in quantity.aside)
+        own = tf.nest.flatten(values)[0].dtype
+        kinds = (own if tf.as_dtype(dtype).is_floating else dtype for _, dtype in quantity.aside)
+        shapes = (tf.concat([rows, shape], 0) for shape, _ in quantity.aside)
+        aside = (tf.zeros(shape, kind) for shape, kind in zip(shapes, kinds, strict=True))
         return [apply(quantity.function, values, *aside)], tf.nest.flatten(values)
     return [values], tf.nest.flatten(values)
 
@@ -153,7 +161,11 @@ def _looked_up(x: Sequence[tf.Tensor], seen: list[Call]) -> tuple[LookedUp, ...]
     for one in seen:
         inputs = tuple(i for i, names in enumerate(of) if one.given.op.name in names)
         if inputs and one.given.dtype.is_integer:
-            found.setdefault(id(one.layer), (weakref.ref(one.layer), inputs))
+            op = one.given.op
+            while op.type in ("Cast", "Identity"):
+                op = op.inputs[0].op
+            plain = tuple(i for i in inputs if x[i].op is op)
+            found.setdefault(id(one.layer), LookedUp(weakref.ref(one.layer), inputs, plain))
     return tuple(found.values())
 
 
@@ -228,23 +240,23 @@ def forget(model: Any) -> None:
 _surveys: Store[Survey] = weakref.WeakKeyDictionary()
 
 
-def switched(model: Any, structure: Any, held: Sequence[int] | None) -> Any:
+def switched(model: Any, structure: Any, held: Sequence[int] | None, flags: Sequence[int] = ()) -> Any:
     """The nest of inputs with those marked that are switched between x and a baseline, and those in which 0 is padding.
 
     Args:
-        held: numbers of inputs that are not. None: a mask is not, an input beside one that an embedding looks up, of
+        held: numbers of inputs that are not. None: a mask is not, a flag beside an input that an embedding looks up, of
             its shape, which no embedding looks up.
+        flags: numbers of inputs that hold zeros and ones alone.
     """
     leaves: list[Leaf] = tf.nest.flatten(structure)
     if all(leaf.floating for leaf in leaves):
         return structure
     known = survey(model, structure).looked_up if isinstance(model, keras.Layer) else ()
-    tables = [(layer(), inputs) for layer, inputs in known]
-    tokens = {i for _, inputs in tables for i in inputs}
-    padded = {i for layer, inputs in tables if layer is not None and layer.mask_zero for i in inputs}
+    padded = {i for one in known if getattr(one.layer(), "mask_zero", False) for i in one.plain}
     if held is None:
+        tokens = {i for one in known for i in one.inputs}
         shapes = {leaves[i].shape[1:] for i in tokens if leaves[i].shape[1:] != (1,)}
-        held = [i for i, leaf in enumerate(leaves) if i not in tokens and leaf.shape[1:] in shapes]
+        held = [i for i in flags if i not in tokens and leaves[i].shape[1:] in shapes]
     marked = [
         leaf if leaf.floating or i in held else dataclasses.replace(leaf, switched=True, padded=i in padded)
         for i, leaf in enumerate(leaves)

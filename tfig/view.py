@@ -123,7 +123,7 @@ def grid(explanations: Mapping[str, "Explanation"], path: str | os.PathLike | No
         raise ValueError("the explanations are of no image, so there is no grid to draw; plot them one by one.")
     first = next(iter(shown.values()))
     inputs = named(first.channels_last("x") if image is None else image)
-    images = next(leaf for leaf in inputs.values() if np.ndim(leaf) in (3, 4) and np.shape(leaf)[-1] in (1, 3, 4))
+    images = next(leaf for leaf in inputs.values() if np.ndim(leaf) in (3, 4))
     images = np.broadcast_to(images, (len(first), *np.shape(images)[-3:]))
     rows, across = min(len(first), 8), min(len(shown) + 1, 7)
     down = -(-(len(shown) + 1) // across)

@@ -87,10 +87,14 @@ def mix(problem: Problem, index: Leaves, present: tf.Tensor) -> Leaves:
 
 def blend(problem: Problem, masks: Leaves) -> Leaves:
     """x where the masks are 1, the baseline where they are 0; what is no float is one or the other."""
-    return tuple(
-        b + tf.cast(m, x.dtype) * (x - b) if x.dtype.is_floating else tf.ensure_shape(tf.where(m > 0.5, x, b), x.shape)
-        for x, b, m in zip(problem.x, problem.baseline, masks, strict=True)
-    )
+    leaves = []
+    for i, (x, b, m) in enumerate(zip(problem.x, problem.baseline, masks, strict=True)):
+        if x.dtype.is_floating:
+            leaves.append(b + tf.cast(m, x.dtype) * (x - b))
+            continue
+        stays = (m > 0.5) | (x == 0) if i in problem.padded else m > 0.5
+        leaves.append(tf.ensure_shape(tf.where(stays, x, b), x.shape))
+    return tuple(leaves)
 
 
 def one_left_out(problem: Problem, features: Features, without: Callable[[Problem, tf.Tensor, tf.Tensor], Leaves]):
@@ -276,6 +280,11 @@ def of_channels(leaf: tf.Tensor, window: tuple[int, ...]) -> bool:
     return len(leaf.shape) > 2 and len(window) == len(leaf.shape) - 1
 
 
+def positions_of(leaf: tf.Tensor) -> int:
+    """How many axes of positions a leaf has."""
+    return len(positions(leaf))
+
+
 def windowed(problem: Problem, window: tuple[int, ...]) -> Leaves:
     """Maps of zeros over what windows tell apart."""
     pairs = zip(problem.x, like(problem), strict=True)
@@ -293,9 +302,12 @@ def windows(problem: Problem, window: tuple[int, ...], strides: tuple[int, ...])
     for which, (leaf, blank) in enumerate(zip(problem.x, windowed(problem, window), strict=True)):
         sides = tf.unstack(tf.shape(leaf))[1:] if of_channels(leaf, window) else positions(leaf)
         size = (window * len(sides))[: len(sides)] if len(window) == 1 else window
-        step = (strides * len(sides))[: len(sides)] if len(strides) == 1 else strides
+        step = strides * positions_of(leaf) if len(strides) == 1 else strides
+        step = (*step, 1) if len(step) < len(sides) == len(size) and of_channels(leaf, window) else step
         if len(size) != len(sides) or len(step) != len(sides):
             raise ValueError(f"window {window} and strides {strides} must have {len(sides)} entries, or one for all.")
+        if any(s > w for s, w in zip(step, size, strict=True)):
+            raise ValueError(f"strides {step} leave gaps between windows of {size}.")
         counts = [tf.maximum(-(-(n - w) // s), 0) + 1 for n, w, s in zip(sides, size, step, strict=True)]
 
         def covered(sample: tf.Tensor, sides=sides, size=size, step=step, counts=counts, leaf=leaf) -> tf.Tensor:

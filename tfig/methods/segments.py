@@ -99,7 +99,8 @@ class Segmented(Method):
         for leaf in problem.x:
             sides, shape = coalition.positions(leaf), leaf.shape[1:].as_list()
             static = shape if len(leaf.shape) == 2 else shape[:-1]
-            if len(sides) == 1 and len(leaf.shape) == 2 and not isinstance(self.segments, Arrays):
+            numbers = len(leaf.shape) == 2 and (leaf.dtype.is_floating or not isinstance(self.segments, int))
+            if numbers and not isinstance(self.segments, Arrays):
                 one, size = tf.range(sides[0])[tf.newaxis], static[0]
             elif isinstance(self.segments, Arrays):
                 given = self.segments.values
