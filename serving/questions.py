@@ -225,6 +225,8 @@ def arrays(definition: Any, x: Any) -> dict[str, np.ndarray]:
 
 def _array(name: str, value: Any, shape: list[int | None], dtype: str) -> np.ndarray:
     array = np.asarray(value)
+    if array.ndim == 1 and len(shape) == 2 and shape[1] == 1:
+        array = array[:, np.newaxis]  # a column, as in process
     if len(array.shape) != len(shape) or any(
         want is not None and want != got for want, got in zip(shape, array.shape, strict=True)
     ):
@@ -275,7 +277,7 @@ def options(
         like = inputs[name] if name is not None else next(a for n, a in inputs.items() if n in definition.inputs)
         part = baseline.get(name) if isinstance(baseline, Mapping) else baseline
         kind = tf.as_dtype(definition.inputs[alias].dtype).as_numpy_dtype
-        if isinstance(part, (str, baselines.Baseline)):
+        if isinstance(part, baselines.Baseline) or (isinstance(part, str) and like.dtype != object):
             raise ValueError(f"baseline {part!r} is computed at export; to a server pass a number or an array.")
         own = tf.make_ndarray(definition.defaults[alias])
         filled = own if part is None else baselines.fit(alias, part, like.astype(kind))

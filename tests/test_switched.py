@@ -203,7 +203,7 @@ def test_what_does_not_fit_into_whole_numbers_is_refused():
     x = [np.array([[1, 2, 3]]), np.array([[0, 0, 1]])]
     with pytest.raises(ValueError, match=r"baseline 7 is one value, and inputs \['ids', 'kinds'\] each have their own"):
         tfig.explain(model, x, "occlusion", baseline=7)
-    with pytest.raises(ValueError, match="lies outside of what the model can look up .*must be of the vocabulary"):
+    with pytest.raises(ValueError, match=r"lies outside of what the model can look up .*must be of the vocabulary"):
         tfig.explain(model, x, "occlusion", baseline=[99, 0])
 
 
@@ -256,6 +256,11 @@ def test_what_is_switched_is_served(table, sentence, tmp_path):
         e = tfig.explain(table, x, "occlusion", baseline=baseline)
         for name in x:
             np.testing.assert_array_equal(tf.make_ndarray(answer[f"attributions_{name}"]), e.attributions[name])
+
+    with serve(tmp_path / "table", port=0) as server, Client(f"127.0.0.1:{server.port}", "table") as client:
+        columns = {"num": wire["num"], "colour": ["red", "green"]}
+        found = client.explain(columns, "why", baseline={"colour": "green"})
+    np.testing.assert_array_equal(found.attributions["colour"], e.attributions["colour"])
 
     why = tfig.Explainer(sentence, "occlusion", baseline=[2, None])
     tfig.export(sentence, tmp_path / "words", {"why": why})
