@@ -162,9 +162,11 @@ def test_a_normalisation_behind_an_embedding_is_not_a_matter_of_steps():
 
 def test_several_embeddings_are_named_by_whose_integers_vary():
     ids, kinds = keras.Input((4,), dtype="int32", name="ids"), keras.Input((4,), dtype="int32", name="kinds")
-    h = keras.layers.Embedding(2, 3, name="kind")(kinds) + keras.layers.Embedding(9, 3, name="word")(ids)
+    h = keras.layers.Embedding(3, 3, name="kind")(kinds) + keras.layers.Embedding(9, 3, name="word")(ids)
     model = keras.Model({"ids": ids, "kinds": kinds}, keras.layers.Dense(2)(keras.layers.Flatten()(h)))
     x = {"ids": np.array([[1, 2, 3, 4]]), "kinds": np.zeros((1, 4), int)}
+    assert tfig.explain(model, x, "gradient").layer == "word"  # zeros and ones are kinds, not words
+    x["kinds"] += 2
     with pytest.raises(ValueError, match=r"pass layer='word'\.$"):
         tfig.explain(model, x)
 

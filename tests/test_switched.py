@@ -184,6 +184,20 @@ def test_numbers_beside_categories_are_no_mask_and_a_mask_may_be_asked_for():
     np.testing.assert_allclose(e.attributions[1], [[weights[0], 0]], atol=1e-6)
 
 
+def test_tokens_beside_segments_are_explained_where_they_are_looked_up():
+    """As BERT takes them: token ids, their segments, their mask."""
+    ids, segments = keras.Input((4,), dtype="int32", name="ids"), keras.Input((4,), dtype="int32", name="segments")
+    h = L.LayerNormalization()(L.Embedding(9, 3, name="words")(ids) + L.Embedding(2, 3, name="parts")(segments))
+    model = keras.Model({"ids": ids, "segments": segments}, L.Dense(2)(L.GlobalAveragePooling1D()(h)))
+    x = {"ids": np.array([[3, 4, 5, 6]]), "segments": np.array([[0, 0, 1, 1]])}
+    e = tfig.explain(model, x, tfig.IntegratedGradients(256), baseline=8)
+    assert e.layer == "words" and e.heatmap().shape == (1, 4)
+    assert np.abs(e.convergence_delta).max() < 1e-3
+    x["segments"] = np.array([[0, 1, 2, 0]])  # not of two kinds: it might be either
+    with pytest.raises(ValueError, match=r"pass layer='words' \(or 'parts'\)"):
+        tfig.explain(model, x)
+
+
 def test_what_does_not_fit_into_whole_numbers_is_refused():
     pixels = keras.Sequential([keras.Input((3,), dtype="uint8"), L.Rescaling(1 / 255), L.Dense(1)])
     x = np.array([[0, 128, 255]], "uint8")

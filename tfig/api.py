@@ -56,8 +56,8 @@ def explain(
         output: None, what the model emits; "logits" or "probabilities", converted either way.
         layer: name, path (``backbone/conv5``) or layer whose output is explained in place of x. Of a layer called
             several times it is the last output, of an embedding the first, and a warning says so; ``embedding:0``
-            counts calls, ``:-1`` from the last. A model of integers alone is explained at its embedding, where it has
-            one that an input is looked up in; of several the error names the first to try.
+            counts calls, ``:-1`` from the last. A model of integers alone is explained at its embedding, where inputs
+            of more than zeros and ones are looked up in one; of several the error names the first to try.
         baseline: None, the method's default; a name ("zeros", "black", "white", "mean", "blur", "uniform", "gaussian",
             "max_distance", "boundary"), number, array (``[...]``, ``[1, ...]`` or ``[B, ...]``), nest of these, or
             `tfig.baselines` object. In input space also at a layer, unless wrapped in `tfig.baselines.AtLayer`; for
@@ -361,8 +361,10 @@ class Explainer:
         described: list[entry.Leaf] = tf.nest.flatten(structure)
         known = survey(self.model, structure).looked_up if isinstance(self.model, keras.Layer) else ()
         found = [(layer, inputs) for layer, inputs in ((one.layer(), one.inputs) for one in known) if layer is not None]
-        if len(found) == 1:
-            return found[0][0]
+        flags = arguments.flags(None, described, leaves)
+        tokens = [one for one in found if not set(one[1]) <= set(flags)]  # of zeros and ones: segments of a text
+        if len(found) == 1 or len(tokens) == 1:
+            return (tokens or found)[0][0]
         kinds = ", ".join(f"{leaf.name!r} is {leaf.dtype}" for leaf in described)
         varied = [layer for layer, inputs in found if any((leaves[i] != leaves[i].flat[0]).any() for i in inputs)]
         names = [slices.address(self.model, layer) for layer in varied or [layer for layer, _ in found]]
