@@ -48,11 +48,11 @@ def explain(
             which switch them too; never masks beside tokens.
         method: name (with the paper's hyper-parameters) or method object; `tfig.methods` lists them.
         target: None, each row's predicted class; int; `[B]` ints; a name, or names, of those in `model.class_names`
-            where it has them; `tfig.Contrast`; `tfig.At`, a class at a place of
-            outputs [B, ..., C]; a callable outputs -> [B] of TensorFlow operations, row by row, or ``(function, array,
-            ...)``, called with the rows of arrays [B, ...] too; ``(output, target)`` for a model of several outputs.
-            One-unit outputs need none: the unit itself is explained. A target that needs x too (a reconstruction error)
-            takes a model that hands it on: ``explain(lambda x: (model(x), x), x, target=lambda y: ...)``.
+            where it has them; `tfig.Contrast`; `tfig.At`, a class at a place of outputs [B, ..., C]; a callable
+            outputs -> [B] of TensorFlow operations, row by row, or ``(function, array, ...)``, called with the rows of
+            arrays [B, ...] too; ``(output, target)`` for a model of several outputs. One-unit outputs need none: the
+            unit itself is explained. A target that needs x too (a reconstruction error) takes a model that hands it on:
+            ``explain(lambda x: (model(x), x), x, target=lambda y: ...)``.
         output: None, what the model emits; "logits" or "probabilities", converted either way.
         layer: name, path (``backbone/conv5``) or layer whose output is explained in place of x. Of a layer called
             several times it is the last output, of an embedding the first, and a warning says so; ``embedding:0``

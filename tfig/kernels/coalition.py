@@ -280,11 +280,6 @@ def of_channels(leaf: tf.Tensor, window: tuple[int, ...]) -> bool:
     return len(leaf.shape) > 2 and len(window) == len(leaf.shape) - 1
 
 
-def positions_of(leaf: tf.Tensor) -> int:
-    """How many axes of positions a leaf has."""
-    return len(positions(leaf))
-
-
 def windowed(problem: Problem, window: tuple[int, ...]) -> Leaves:
     """Maps of zeros over what windows tell apart."""
     pairs = zip(problem.x, like(problem), strict=True)
@@ -302,7 +297,7 @@ def windows(problem: Problem, window: tuple[int, ...], strides: tuple[int, ...])
     for which, (leaf, blank) in enumerate(zip(problem.x, windowed(problem, window), strict=True)):
         sides = tf.unstack(tf.shape(leaf))[1:] if of_channels(leaf, window) else positions(leaf)
         size = (window * len(sides))[: len(sides)] if len(window) == 1 else window
-        step = strides * positions_of(leaf) if len(strides) == 1 else strides
+        step = strides * len(positions(leaf)) if len(strides) == 1 else strides
         step = (*step, 1) if len(step) < len(sides) == len(size) and of_channels(leaf, window) else step
         if len(size) != len(sides) or len(step) != len(sides):
             raise ValueError(f"window {window} and strides {strides} must have {len(sides)} entries, or one for all.")
