@@ -29,12 +29,19 @@ def row(colours):
     return {"num": np.tile([[1.0, 2.0]], (len(colours), 1)), "colour": np.array(colours)[:, np.newaxis]}
 
 
+class Kept(keras.Layer):
+    """What flags let through."""
+
+    def call(self, h, flags):
+        return h * tf.cast(flags[..., tf.newaxis], h.dtype)
+
+
 @pytest.fixture(scope="module")
 def sentence():
     """The sum of a weight for each token, where a mask is 1."""
     ids, mask = keras.Input((None,), dtype="int32", name="ids"), keras.Input((None,), dtype="int32", name="mask")
     words = L.Embedding(12, 1, mask_zero=True, name="words")
-    kept = L.Lambda(lambda pair: pair[0] * tf.cast(pair[1][..., tf.newaxis], tf.float32))([words(ids), mask])
+    kept = Kept()(words(ids), mask)
     model = keras.Model([ids, mask], L.Lambda(lambda h: tf.reduce_sum(h, 1))(kept))
     words.set_weights([WEIGHTS[:, np.newaxis]])
     return model

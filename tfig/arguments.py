@@ -288,10 +288,11 @@ def _classes(name: str, value: Any, rows: int, words: dict[str, int]) -> np.ndar
     if given.dtype.kind in "OSU":
         unknown = next((str(one) for one in given.ravel() if one not in words), None)
         if unknown is not None:
-            known = difflib.get_close_matches(unknown, words, 5) or [*words][-7:]
+            close = difflib.get_close_matches(unknown, words, 5)
+            hint = f"did you mean {' or '.join(map(repr, close))}? Words are" if close else "words are"
             raise ValueError(
-                f"{name} is {unknown!r}; did you mean {' or '.join(map(repr, known))}? Names are those that "
-                "model.class_names lists, each once."
+                f"{name} is {unknown!r}; {hint} 'predicted' and 'runner_up', and the names that model.class_names "
+                "lists, each once."
             )
         return per_row(name, np.array([words[one] for one in given.ravel()], np.int32).reshape(given.shape), rows)
     classes = per_row(name, value, rows)
