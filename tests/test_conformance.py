@@ -93,9 +93,9 @@ SLOW = (
     "internal_influence", "deepshap", "blur_ig", "score_cam", "guided_grad_cam", "deep_taylor",
 )  # fmt: skip
 SLOWEST = ("igos_plus_plus", "meaningful_perturbation")
-FEW = ("sequential", "two_inputs", "tokens")
+FEW = ("sequential", "two_inputs")
 # These end, or are put together, otherwise than others, and that meets all methods of a kernel alike.
-LIKE = ("shared", "one_unit", "regression", "normalised", "nested")
+LIKE = ("shared", "one_unit", "regression", "normalised", "nested", "two_outputs", "recurrent")
 ALIKE = ("gradient_x_input", "expected_gradients", "conductance", "igos", "guided_ig", "xrai")
 CASES = [
     (name, method)

@@ -431,7 +431,7 @@ def test_each_explainer_keeps_its_question(tmp_path):
     loaded.close()
 
 
-@pytest.mark.parametrize("name", ["subclassed", "recurrent", "attention", "one_unit", "skips"])
+@pytest.mark.parametrize("name", ["subclassed", "recurrent", "attention", "skips"])
 def test_every_kind_of_model(name, tmp_path):
     case, model = zoo.ZOO[name], zoo.build(name)
     method = tfig.IntegratedGradients(steps=4)

@@ -39,7 +39,7 @@ def score_of(model, target):
 # Faithfulness
 
 
-@pytest.mark.parametrize("steps", [1, 5, 100])
+@pytest.mark.parametrize("steps", [5, 100])
 @pytest.mark.parametrize("metric", ["deletion", "insertion"])
 def test_deletion_and_insertion_are_the_protocols(metric, steps):
     model, x = small()

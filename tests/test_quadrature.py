@@ -62,7 +62,7 @@ def test_midpoint_is_not_worse_than_gauss_legendre_on_networks_with_kinks(name, 
     model, numbers = golden_model(name)
     asked = {"target": numbers["target"], "baseline": numbers["baseline"]}
     asked["output"] = {"logit": "logits", "prob": "probabilities"}[output]
-    exact = tfig.explain(model, numbers["x"], tfig.IntegratedGradients(8192), **asked).attributions
+    exact = tfig.explain(model, numbers["x"], tfig.IntegratedGradients(4096), **asked).attributions
     midpoint, gauss = (
         error(tfig.explain(model, numbers["x"], tfig.IntegratedGradients(64, rule), **asked).attributions, exact)
         for rule in ("midpoint", "gauss_legendre")

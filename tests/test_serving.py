@@ -140,7 +140,7 @@ def test_every_family_of_methods_is_served(tmp_path):
     references = tfig.baselines.Dataset(x[:2])
     asked = {
         "lrp": tfig.LRP("alpha2_beta1"), "deeplift": tfig.DeepLIFT("reveal_cancel"), "guided": tfig.GuidedBackprop(),
-        "score_cam": tfig.ScoreCAM(), "occlusion": tfig.Occlusion(4, 2), "guided_ig": tfig.GuidedIG(steps=8),
+        "score_cam": tfig.ScoreCAM(), "guided_ig": tfig.GuidedIG(steps=8),
         "kernel": tfig.KernelSHAP(samples=36, segments=3), "qii": tfig.QII("shapley", 3, segments=2),
         "pair": tfig.IGOSPlusPlus(resolution=4, iterations=2, steps=2, search="settled"),
     }  # fmt: skip
