@@ -95,7 +95,7 @@ SLOW = (
 SLOWEST = ("igos_plus_plus", "meaningful_perturbation")
 FEW = ("sequential", "two_inputs")
 # These end, or are put together, otherwise than others, and that meets all methods of a kernel alike.
-LIKE = ("shared", "one_unit", "regression", "normalised", "nested", "two_outputs", "recurrent")
+LIKE = ("shared", "one_unit", "regression", "normalised", "nested", "two_outputs", "recurrent", "attention", "half")
 ALIKE = ("gradient_x_input", "expected_gradients", "conductance", "igos", "guided_ig", "xrai")
 CASES = [
     (name, method)
