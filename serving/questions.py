@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from tfig import arguments, baselines
-from tfig.entry import generated, one_short
+from tfig.entry import column, generated, one_short
 from tfig.score import AGAINST_PREDICTED, NOTHING, PREDICTED, RUNNER_UP, Contrast
 from tfig.serving import answers, protocol
 from tfig.serving.answers import ServingError, spec
@@ -224,9 +224,7 @@ def arrays(definition: Any, x: Any) -> dict[str, np.ndarray]:
 
 
 def _array(name: str, value: Any, shape: list[int | None], dtype: str) -> np.ndarray:
-    array = np.asarray(value)
-    if array.ndim == 1 and len(shape) == 2 and shape[1] == 1:
-        array = array[:, np.newaxis]  # a column, as in process
+    array = column(np.asarray(value), shape)
     if len(array.shape) != len(shape) or any(
         want is not None and want != got for want, got in zip(shape, array.shape, strict=True)
     ):

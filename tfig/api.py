@@ -18,7 +18,7 @@ from tfig.methods.checks import whole
 from tfig.problem import Method
 from tfig.program import Program, Question, program
 from tfig.score import NOTHING
-from tfig.survey import last_map, oriented, survey, switched
+from tfig.survey import last_map, looked_up, oriented, survey, switched
 
 CHUNK_ELEMENTS = 2**22
 """Input elements evaluated together where no batch_size is given: 27 images of 224 x 224 x 3."""
@@ -349,8 +349,7 @@ class Explainer:
 
     def _read_by(self, layer: keras.Layer | None, structure: Any) -> tuple[int, ...]:
         """The inputs, by number, that are looked up in an embedding."""
-        known = survey(self.model, structure).looked_up if isinstance(self.model, keras.Layer) else ()
-        return next((one.inputs for one in known if one.layer() is layer), ())
+        return next((one.inputs for one in looked_up(self.model, structure) if one.layer() is layer), ())
 
     def _looked_up(self, structure: Any, leaves: list[np.ndarray]) -> keras.Layer:
         """The embedding of a model whose inputs are all integers.
@@ -359,8 +358,8 @@ class Explainer:
             ValueError: none, or several, are looked up by an input.
         """
         described: list[entry.Leaf] = tf.nest.flatten(structure)
-        known = survey(self.model, structure).looked_up if isinstance(self.model, keras.Layer) else ()
-        found = [(layer, inputs) for layer, inputs in ((one.layer(), one.inputs) for one in known) if layer is not None]
+        known = ((one.layer(), one.inputs) for one in looked_up(self.model, structure))
+        found = [(layer, inputs) for layer, inputs in known if layer is not None]
         flags = arguments.flags(None, described, leaves)
         tokens = [one for one in found if not set(one[1]) <= set(flags)]  # of zeros and ones: segments of a text
         if len(found) == 1 or len(tokens) == 1:

@@ -196,6 +196,11 @@ def _names(model: Any, x: Any, takes: dict[str, Leaf]) -> list[str]:
     return list(takes) if takes else [generated(i) for i in range(count)]
 
 
+def column(array: np.ndarray, takes: Sequence[int | None]) -> np.ndarray:
+    """A column of a table [B] as [B, 1], where the model takes that, as Keras does; anything else as it is."""
+    return array[:, np.newaxis] if array.ndim == 1 and list(takes)[1:] == [1] else array
+
+
 def one_short(shape: Sequence[int], takes: Sequence[int | None]) -> str:
     """What to do with an array of one axis too few: a single example, or a column of a table."""
     if len(shape) != len(takes) - 1:
@@ -215,8 +220,7 @@ def _read_leaf(
         dtype = "string" if kind.kind in "OSU" else dtype
         takes = Leaf(name, (None, *array.shape[1:]), dtype)
     shown = list(takes.shape)
-    if keras_model and array.ndim == 1 and len(shown) == 2 and shown[1] == 1:
-        array = array[:, np.newaxis]  # a column, as Keras takes it
+    array = column(array, shown) if keras_model else array
     if array.ndim != len(shown):
         hint = one_short(array.shape, shown)
         raise ValueError(f"input {name!r} has shape {list(array.shape)}, and the model takes {shown}.{hint}")

@@ -28,6 +28,11 @@ class Network:
         self.leaves: list[Leaf] = tf.nest.flatten(structure)
 
     @property
+    def explained(self) -> list[Leaf]:
+        """The inputs that are attributed."""
+        return [leaf for leaf in self.leaves if leaf.explained]
+
+    @property
     def half(self) -> bool:
         """Whether some layer computes in float16, where small gradients vanish."""
         return any(layer.compute_dtype == "float16" for layer in slices.layers(self.model()))
@@ -70,13 +75,11 @@ class Network:
 
     def inner(self, x: Sequence[Any]) -> tuple[Any, ...]:
         """Explained leaves as the user gives them, with channels last."""
-        explained = [leaf for leaf in self.leaves if leaf.explained]
-        return tuple(moved(value, leaf.channels) for value, leaf in zip(x, explained, strict=bool(x)))
+        return tuple(moved(value, leaf.channels) for value, leaf in zip(x, self.explained, strict=bool(x)))
 
     def outer(self, x: Leaves) -> Leaves:
         """Explained leaves with channels last, as the user gives them."""
-        explained = [leaf for leaf in self.leaves if leaf.explained]
-        return tuple(moved(value, leaf.channels, back=True) for value, leaf in zip(x, explained, strict=bool(x)))
+        return tuple(moved(value, leaf.channels, back=True) for value, leaf in zip(x, self.explained, strict=bool(x)))
 
     def split(self, x: Sequence[tf.Tensor]) -> tuple[Leaves, Leaves]:
         """(explained leaves, constant leaves)."""

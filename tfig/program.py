@@ -83,8 +83,8 @@ class Program:
         self.units: int | None = None
         self.fed = isinstance(question.baseline, tuple)
         self.calls = question.quantity.function is not None
-        baselines = [leaf.spec for leaf in network.leaves if leaf.explained and self.fed]
-        sides = question.method.side_specs([leaf.inner for leaf in network.leaves if leaf.explained])
+        baselines = [leaf.spec for leaf in network.explained if self.fed]
+        sides = question.method.side_specs([leaf.inner for leaf in network.explained])
         aside = tuple(tf.TensorSpec([None, *shape], dtype) for shape, dtype in question.quantity.aside)
         signature = (tuple(specs), rows, rows, rows, tf.TensorSpec([], tf.int32), tuple(baselines), tuple(sides), aside)
         build = _Build(network, question)
@@ -110,7 +110,6 @@ class _Build:
     def answer(self, x, target, against, seed, chunk, fed, sides, aside):
         """The computation, from the user's leaves to the answer."""
         network, method = self.network, self.question.method
-        aside = tuple(tf.cast(one, network.dtype) if one.dtype.is_floating else one for one in aside)
         points, constants = network.split(x)
         points = network.inner(points)
         fed = network.inner(fed)
@@ -176,11 +175,10 @@ class _Build:
         base: Leaves = ()
         references: Leaves = ()
         if isinstance(question.baseline, tuple):
-            explained = [leaf for leaf in network.leaves if leaf.explained]
-            rules = _apply(question.baseline, points, seeds, [leaf.name for leaf in explained])
+            rules = _apply(question.baseline, points, seeds, [leaf.name for leaf in network.explained])
             base = tuple(
                 _fed(given, rule) if leaf.floating else _switched(given, value, leaf.padded)
-                for given, rule, value, leaf in zip(fed, rules, points, explained, strict=True)
+                for given, rule, value, leaf in zip(fed, rules, points, network.explained, strict=True)
             )
         elif isinstance(question.baseline, Boundary) and points:
             crossing = _search(question.baseline, plain, points)
@@ -189,10 +187,10 @@ class _Build:
             references = network.inner(self.arrays) if points else self.arrays
         cut = self.cut
         if cut is None:
-            explained = [leaf for leaf in network.leaves if leaf.explained]
-            padded = tuple(i for i, leaf in enumerate(explained) if leaf.padded)
-            problem = Problem(plain, points, base, seeds, chunk, references, rerule=rerule, dtype=network.dtype)
-            return problem.replace(padded=padded), crossing
+            padded = tuple(i for i, leaf in enumerate(network.explained) if leaf.padded)
+            return Problem(
+                plain, points, base, seeds, chunk, references, rerule=rerule, dtype=network.dtype, padded=padded
+            ), crossing
 
         everything = network.merge(points, plain.context)
         x = cut.features(everything)

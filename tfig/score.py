@@ -292,7 +292,9 @@ def resolve(values: tf.Tensor, target: tf.Tensor, against: tf.Tensor) -> tuple[t
 
 
 def apply(function: Callable[..., tf.Tensor], outputs: Any, *aside: tf.Tensor) -> tf.Tensor:
-    """The user's callable target, checked to give one number a row."""
+    """The user's callable target, checked to give one number a row; floats beside the outputs come in their dtype."""
+    own = next((leaf.dtype for leaf in tf.nest.flatten(outputs) if leaf.dtype.is_floating), tf.float32)
+    aside = tuple(tf.cast(one, own) if one.dtype.is_floating else one for one in aside)
     try:
         score = tf.convert_to_tensor(function(outputs, *aside))
     except Exception as error:  # whatever the user's function raises

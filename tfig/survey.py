@@ -100,10 +100,7 @@ def _read(outputs: Any, quantity: Quantity) -> tuple[list[tf.Tensor], list[tf.Te
     values, _ = dataclasses.replace(quantity, output=None).read(outputs)
     if quantity.function is not None:
         rows = tf.shape(tf.nest.flatten(values)[0])[:1]
-        own = tf.nest.flatten(values)[0].dtype
-        kinds = (own if tf.as_dtype(dtype).is_floating else dtype for _, dtype in quantity.aside)
-        shapes = (tf.concat([rows, shape], 0) for shape, _ in quantity.aside)
-        aside = (tf.zeros(shape, kind) for shape, kind in zip(shapes, kinds, strict=True))
+        aside = (tf.zeros(tf.concat([rows, shape], 0), dtype) for shape, dtype in quantity.aside)
         return [apply(quantity.function, values, *aside)], tf.nest.flatten(values)
     return [values], tf.nest.flatten(values)
 
@@ -240,6 +237,11 @@ def forget(model: Any) -> None:
 _surveys: Store[Survey] = weakref.WeakKeyDictionary()
 
 
+def looked_up(model: Any, structure: Any) -> tuple[LookedUp, ...]:
+    """The embeddings that inputs are looked up in; none where the model's layers cannot be reached."""
+    return survey(model, structure).looked_up if isinstance(model, keras.Layer) else ()
+
+
 def switched(model: Any, structure: Any, held: Sequence[int] | None, flags: Sequence[int] = ()) -> Any:
     """The nest of inputs with those marked that are switched between x and a baseline, and those in which 0 is padding.
 
@@ -251,7 +253,7 @@ def switched(model: Any, structure: Any, held: Sequence[int] | None, flags: Sequ
     leaves: list[Leaf] = tf.nest.flatten(structure)
     if all(leaf.floating for leaf in leaves):
         return structure
-    known = survey(model, structure).looked_up if isinstance(model, keras.Layer) else ()
+    known = looked_up(model, structure)
     padded = {i for one in known if getattr(one.layer(), "mask_zero", False) for i in one.plain}
     if held is None:
         tokens = {i for one in known for i in one.inputs}

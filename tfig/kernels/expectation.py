@@ -44,18 +44,19 @@ def each(problem: Problem, count: int | tf.Tensor, like: Any, term: Term) -> Any
     """term(s) of every sample, not summed: a nest of [B, count, ...] where `like` is a nest of [B, ...]."""
 
     def apart(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> Any:
-        own = tf.one_hot(sample, count, on_value=True, off_value=False)
-
-        def placed(value: tf.Tensor) -> tf.Tensor:
-            here = tf.reshape(own, tf.concat([tf.shape(own), tf.ones([len(value.shape) - 1], tf.int32)], 0))
-            return tf.where(here, value[:, tf.newaxis], tf.zeros([], value.dtype))
-
-        return tf.nest.map_structure(placed, term(p, sample, row))
+        return tf.nest.map_structure(lambda value: slotted(value, sample, count), term(p, sample, row))
 
     def room(value: tf.Tensor) -> tf.Tensor:
         return tf.zeros(tf.concat([[problem.rows, count], tf.shape(value)[1:]], 0), value.dtype)
 
     return total(problem, count, tf.nest.map_structure(room, like), apart)
+
+
+def slotted(value: tf.Tensor, which: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
+    """`value` [N, ...] in one of `count` slots, which[n], and zeros in the others: [N, count, ...]."""
+    own = tf.one_hot(which, count, on_value=True, off_value=False)
+    here = tf.reshape(own, tf.concat([tf.shape(own), tf.ones([len(value.shape) - 1], tf.int32)], 0))
+    return tf.where(here, value[:, tf.newaxis], tf.zeros([], value.dtype))
 
 
 def over_noise(

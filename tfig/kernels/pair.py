@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfig.baselines import Blur, Noise
 from tfig.kernels.descent import Draw, adam
-from tfig.kernels.expectation import fork, jitter, spread, total, uniform
+from tfig.kernels.expectation import fork, jitter, slotted, spread, total, uniform
 from tfig.kernels.gradient import value_and_gradient
 from tfig.kernels.mask import LineSearch, Objective, moves, neighbours, total_variation
 from tfig.network import Leaves
@@ -44,31 +44,28 @@ class Pair:
 
     def score(self, delete: tf.Tensor, insert: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
         """The integrated scores of the four terms, with their signs, [B]."""
-        change = self._change
-        masks = self.cost.where.enlarge(_four(delete, insert), change)
+        at = self._points(self.cost.where.enlarge(_four(delete, insert), self.cost.x), stream)
 
         def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
-            point = self._at(p, masks, sample, row, stream)
-            return point.sign * tf.cast(p.score(point.leaves), change.dtype)
+            point = at(p, sample, row)
+            return point.sign * tf.cast(p.score(point.leaves), point.sign.dtype)
 
-        like = tf.zeros_like(self.deviation)
-        return total(self.cost.problem, 4 * self.steps, like, term) / self.steps
+        return total(self.cost.problem, 4 * self.steps, tf.zeros_like(self.deviation), term) / self.steps
 
     def directions(self, delete: tf.Tensor, insert: tf.Tensor, stream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Half the sum of the terms' gradients, with their signs, and the penalty's, for each mask."""
-        product, masks, where, change = delete * insert, _four(delete, insert), self.cost.where, self._change
+        product, masks, where = delete * insert, _four(delete, insert), self.cost.where
         with tf.GradientTape(persistent=True) as tape:
             tape.watch([product, masks])
-            penalty, enlarged = self.penalty(product), where.enlarge(masks, change)
+            penalty, enlarged = self.penalty(product), where.enlarge(masks, self.cost.x)
+        at = self._points(enlarged, stream)
 
         def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
-            point, here = self._at(p, enlarged, sample, row, stream), tf.gather(change, row)
-            towards = value_and_gradient(p.score, point.leaves)[1][where.leaf] * here
+            point = at(p, sample, row)
+            towards = value_and_gradient(p.score, point.leaves)[1][where.leaf] * point.change
             towards = tf.reduce_sum(towards, -1, keepdims=True) if where.rank else towards
-            own = tf.one_hot(point.which, 4, on_value=True, off_value=False)
-            slots = tf.reshape(own, tf.concat([tf.shape(own), tf.ones([len(towards.shape) - 1], tf.int32)], 0))
             # Back, the mask's slope and the term's sign are both negative.
-            return tf.where(slots, (per_row(point.share, towards) * towards)[:, tf.newaxis], 0.0)
+            return slotted(per_row(point.share, towards) * towards, point.which, 4)
 
         # Enlarging is linear: its transpose is applied once to the sums, not to every term.
         apart = tf.stack(tf.split(tf.zeros_like(enlarged), 4), 1)
@@ -78,31 +75,35 @@ class Pair:
         both, rough = back_and_forth + away, tape.gradient(penalty, product)
         return (both * insert + deleting) / 2 + rough * insert, (both * delete + inserting) / 2 + rough * delete
 
-    @property
-    def _change(self) -> tf.Tensor:
-        return self.cost.x - self.cost.baseline
-
-    def _at(self, p: Problem, masks: tf.Tensor, sample: tf.Tensor, row: tf.Tensor, stream: tf.Tensor) -> "Point":
+    def _points(self, masks: tf.Tensor, stream: tf.Tensor) -> Callable[[Problem, tf.Tensor, tf.Tensor], "Point"]:
         """start + k/steps M (end - start) + deviation e[k]: from x' to x in terms 0 and 2, from x to x' in 1 and 3."""
-        x, baseline, change = self.cost.x, self.cost.baseline, self._change
-        which, k, rows = sample // self.steps, sample % self.steps, tf.shape(change)[0]
-        sign = tf.cast(1 - 2 * (which % 2), change.dtype)
-        share = tf.cast(k + 1, change.dtype) / self.steps
-        noise = fork(p.seed, tf.fill(tf.shape(row), stream))
-        start = jitter(tf.concat([baseline, x], 0), tf.tile(self.deviation, [2]), noise, k, row + rows * (which % 2))
-        leaves = list(p.x)
-        moved = tf.gather(masks, row + rows * which) * tf.gather(change, row)
-        leaves[self.cost.where.leaf] = start + per_row(sign * share, moved) * moved
-        return Point(tuple(leaves), which, sign, share)
+        cost = self.cost
+        change, starts = cost.x - cost.baseline, tf.concat([cost.baseline, cost.x], 0)
+        rows, deviations = tf.shape(change)[0], tf.tile(self.deviation, [2])
+
+        def at(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> Point:
+            which, k = sample // self.steps, sample % self.steps
+            sign = tf.cast(1 - 2 * (which % 2), change.dtype)
+            share = tf.cast(k + 1, change.dtype) / self.steps
+            noise = fork(p.seed, tf.fill(tf.shape(row), stream))
+            start, here = jitter(starts, deviations, noise, k, row + rows * (which % 2)), tf.gather(change, row)
+            leaves = list(p.x)
+            leaves[cost.where.leaf] = start + per_row(sign * share, here) * (
+                tf.gather(masks, row + rows * which) * here
+            )
+            return Point(tuple(leaves), which, sign, share, here)
+
+        return at
 
 
 class Point(NamedTuple):
-    """Where a term of the pair's integrals is evaluated: which term, with what sign, how far along."""
+    """Where a term of the pair's integrals is evaluated: which term, with what sign, how far along, and x - x'."""
 
     leaves: Leaves
     which: tf.Tensor
     sign: tf.Tensor
     share: tf.Tensor
+    change: tf.Tensor
 
 
 def _four(delete: tf.Tensor, insert: tf.Tensor) -> tf.Tensor:
