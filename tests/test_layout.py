@@ -85,7 +85,10 @@ def test_pictures_files_and_metrics(both, tmp_path):
     np.testing.assert_array_equal(first.overlay(), last.overlay())
     loaded = tfig.Explanation.load(first.save(tmp_path / "e"))
     np.testing.assert_array_equal(loaded.heatmap(), first.heatmap())
-    assert len(first.plot().axes) == 9 and error(first[1:].heatmap(), last.heatmap()[1:]) <= 1e-5
+    assert (
+        len([axes for axes in first.plot().axes if axes.images]) == 9
+        and error(first[1:].heatmap(), last.heatmap()[1:]) <= 1e-5
+    )
     asked = [
         metrics.deletion, metrics.insertion, metrics.pixel_flipping, metrics.sensitivity_n, metrics.infidelity,
         metrics.max_sensitivity, metrics.average_drop, metrics.completeness, metrics.non_sensitivity,

@@ -262,7 +262,7 @@ def test_classes_by_the_names_a_model_has():
         np.testing.assert_array_equal(tfig.explain(model, X, "gradient", target="fish").target, 3)
     for names in (["cat", "dog", "cat", "fish"], "abcd"):
         model.class_names = names
-        with pytest.raises(ValueError, match=r"the names that model.class_names lists, each once"):
+        with pytest.raises(ValueError, match=r"the names that class_names= or model.class_names lists, each once"):
             tfig.explain(model, X, target="cat")
 
 

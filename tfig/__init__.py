@@ -65,5 +65,7 @@ from tfig.methods import VarGrad as VarGrad
 from tfig.score import At as At
 from tfig.score import Contrast as Contrast
 from tfig.serving import export as export
+from tfig.summary import Summary as Summary
+from tfig.summary import summary as summary
 from tfig.survey import forget as forget
 from tfig.version import VERSION as __version__

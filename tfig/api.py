@@ -36,6 +36,7 @@ def explain(
     batch_size: int | None = None,
     seed: int | np.ndarray = 0,
     progress: bool = False,
+    class_names: Any = None,
 ) -> Explanation:
     """Which parts of x made the model say this?
 
@@ -47,8 +48,8 @@ def explain(
             constant, but by methods that only put parts of x in place of others (occlusion, RISE, Shapley, LIME, ...),
             which switch them too; never masks beside tokens.
         method: name (with the paper's hyper-parameters) or method object; `tfig.methods` lists them.
-        target: None, each row's predicted class; int; `[B]` ints; a name, or names, of those in `model.class_names`
-            where it has them; `tfig.Contrast`; `tfig.At`, a class at a place of outputs [B, ..., C]; a callable
+        target: None, each row's predicted class; int; `[B]` ints; a name, or names, of `class_names`;
+            `tfig.Contrast`; `tfig.At`, a class at a place of outputs [B, ..., C]; a callable
             outputs -> [B] of TensorFlow operations, row by row, or ``(function, array, ...)``, called with the rows of
             arrays [B, ...] too; ``(output, target)`` for a model of several outputs. One-unit outputs need none: the
             unit itself is explained. A target that needs x too (a reconstruction error) takes a model that hands it on:
@@ -67,6 +68,8 @@ def explain(
             most 256.
         seed: int for every row, or `[B]` ints; noise is a function of the row's seed alone.
         progress: show Keras' progress bar, in rows.
+        class_names: what classes are called, for `target` and for pictures: a list, a dict by number (or of numbers by
+            name), or a function number -> name, for pictures alone; by default `model.class_names` where it has them.
 
     Returns:
         an `Explanation`.
@@ -84,7 +87,7 @@ def explain(
     """
     explainer = Explainer(
         model, method, target=target, output=output, layer=layer, baseline=baseline, batch_size=batch_size, seed=seed,
-        progress=progress,
+        progress=progress, class_names=class_names,
     )  # fmt: skip
     return explainer(x)
 
@@ -132,6 +135,7 @@ class Explainer:
         batch_size: int | None = None,
         seed: int | np.ndarray = 0,
         progress: bool = False,
+        class_names: Any = None,
     ):
         if not callable(model) and entry.serving_signature(model) is None:
             raise ValueError(
@@ -152,7 +156,7 @@ class Explainer:
             raise ValueError("baseline=AtLayer(...) lies in the space of a layer; pass layer=.")
         if batch_size is not None:
             whole("batch_size", batch_size)
-        self.batch_size, self.progress = batch_size, progress
+        self.batch_size, self.progress, self.class_names = batch_size, progress, class_names
 
     def __call__(self, x: Any, target: Any = None) -> Explanation:
         """Explain `x`; `target` takes the place of the one given at construction."""
@@ -210,6 +214,10 @@ class Explainer:
         return self.method.sides([moved(value, leaf.channels) for value, leaf in pairs if leaf.explained])
 
     @property
+    def _called(self) -> Any:
+        return getattr(self.model, "class_names", None) if self.class_names is None else self.class_names
+
+    @property
     def by_row(self) -> bool:
         """Whether seed, baseline or what a target takes are given for each row, and belong to rows in their order."""
         given = self.baseline.value if isinstance(self.baseline, baselines.AtLayer) else self.baseline
@@ -264,7 +272,7 @@ class Explainer:
             sizes = iter(leaves)
             structure = tf.nest.map_structure(lambda leaf: leaf.shaped(next(sizes).shape), structure)
         described: list[entry.Leaf] = tf.nest.flatten(structure)
-        asked = arguments.asked(self.model, self.output, target, len(leaves[0]))
+        asked = arguments.asked(self.model, self.output, target, len(leaves[0]), self._called)
         if isinstance(structure, dict) and isinstance(self.baseline, (list, tuple)):
             raise ValueError(f"x is a dict and baseline a list; name the inputs: {[leaf.name for leaf in described]}.")
         layer, which = self.layer if isinstance(self.layer, tuple) else (self.layer, None)
@@ -410,6 +418,7 @@ class Explainer:
             explainer=self,
             held=held,
             channels=channels if 1 in {*channels["attributions"], *inputs} else {},
+            class_names=self._called,
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfig import baselines
+from tfig import baselines, naming
 from tfig.entry import Leaf
 from tfig.problem import Method
 from tfig.score import AGAINST_PREDICTED, NOTHING, PREDICTED, RUNNER_UP, At, Contrast, Quantity
@@ -25,8 +25,8 @@ class Asked(NamedTuple):
     aside: tuple[np.ndarray, ...] = ()
 
 
-def asked(model: Any, output: str | None, target: Any, rows: int) -> Asked:
-    """A target in the user's words, read.
+def asked(model: Any, output: str | None, target: Any, rows: int, class_names: Any = None) -> Asked:
+    """A target in the user's words, read; classes may be named as `class_names` lists them.
 
     Raises:
         ValueError: no class, of the wrong length, or negative.
@@ -42,7 +42,7 @@ def asked(model: Any, output: str | None, target: Any, rows: int) -> Asked:
         if isinstance(head, str) and head in names and isinstance(getattr(model, "output", None), (list, tuple)):
             head = names.index(head)
     alone = output == "probabilities" and _independent(getattr(model, "loss", None), head, model)
-    named = _names(model)
+    named = naming.numbered(class_names)
     none, words = np.full(rows, NOTHING, np.int32), {**named, "predicted": PREDICTED, "runner_up": RUNNER_UP}
     if isinstance(target, tuple) or callable(target):
         function, *given = target if isinstance(target, tuple) else (target,)
@@ -168,16 +168,6 @@ def _plain(given: Any) -> Any:
     return given.value if isinstance(given, baselines.Constant) else given
 
 
-def _names(model: Any) -> dict[str, int]:
-    """The classes that a model names in `class_names`: a list of distinct names, or a dict of them by number."""
-    given = getattr(model, "class_names", None)
-    if isinstance(given, dict):
-        pairs = [(str(name), int(i)) for i, name in given.items()]
-    else:
-        pairs = [(str(name), i) for i, name in enumerate(() if given is None or isinstance(given, str) else given)]
-    return dict(pairs) if len(dict(pairs)) == len(pairs) else {}
-
-
 def _word(leaf: Leaf, given: Any, value: np.ndarray) -> np.ndarray:
     """What stands for the absence of an integer, string or boolean: by default 0, "" or False."""
     words = leaf.dtype == "string"
@@ -291,8 +281,8 @@ def _classes(name: str, value: Any, rows: int, words: dict[str, int]) -> np.ndar
             close = difflib.get_close_matches(unknown, words, 5)
             hint = f"did you mean {' or '.join(map(repr, close))}? Words are" if close else "words are"
             raise ValueError(
-                f"{name} is {unknown!r}; {hint} 'predicted' and 'runner_up', and the names that model.class_names "
-                "lists, each once."
+                f"{name} is {unknown!r}; {hint} 'predicted' and 'runner_up', and the names that class_names= or "
+                "model.class_names lists, each once."
             )
         return per_row(name, np.array([words[one] for one in given.ravel()], np.int32).reshape(given.shape), rows)
     classes = per_row(name, value, rows)

@@ -57,9 +57,9 @@ class Comparison:
             ImportError: matplotlib is not installed (``pip install tfig[plot]``).
             ValueError: the explanations are of no image.
         """
-        from tfig import view
+        from tfig.plots import grid
 
-        return view.grid(self.explanations, path, image)
+        return grid.grid(self.explanations, path, image)
 
 
 def compare(

@@ -18,6 +18,7 @@ from tfig import metrics as measures
 from tfig.comparison import compare, named, reason
 from tfig.metrics import METRICS, Curve
 from tfig.problem import Method
+from tfig.summary import interval
 
 DEFAULT: dict[str, Callable[..., Any]] = {
     "deletion": measures.deletion,
@@ -35,9 +36,6 @@ LOCALISED = ("pointing_game", "relevance_mass")
 
 LIKE_WITH_LIKE = ("sensitivity_n", "faithfulness_correlation", "pixel_flipping", "infidelity")
 """Metrics that would else take each explanation's own baseline."""
-
-RESAMPLED = 2000
-"""Times that rows are drawn anew for a confidence interval."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,14 +74,7 @@ class Evaluation:
 
         NaN of fewer than two rows, which say nothing of others.
         """
-        if not 0 < confidence < 1:
-            raise ValueError(f"confidence is {confidence!r}; it must lie between 0 and 1.")
-        values = self._known(method, metric)
-        if len(values) < 2:
-            return float("nan"), float("nan")
-        draws = np.random.default_rng(0).integers(0, len(values), (RESAMPLED, len(values)))
-        low, high = np.quantile(values[draws].mean(1), [(1 - confidence) / 2, (1 + confidence) / 2])
-        return float(low), float(high)
+        return interval(self._known(method, metric), confidence)
 
     def _known(self, method: str, metric: str) -> np.ndarray:
         values = np.asarray(self.values[method].get(metric, ()), np.float64)
@@ -148,9 +139,9 @@ class Evaluation:
         Raises:
             ImportError: matplotlib is not installed (``pip install tfig[plot]``).
         """
-        from tfig import view
+        from tfig.plots import scores
 
-        return view.table(self, path)
+        return scores.table(self, path)
 
 
 def evaluate(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tfig import naming
 from tfig.layout import moved
 
 POLE = 100
@@ -39,6 +40,7 @@ class Explanation:
             where rows of it were picked out that have seeds or baselines of their own.
         held: numbers of the inputs, as `tf.nest.flatten` orders them, that stayed as they are in x and have zeros.
         channels: the axis of channels, -1 or 1, of each leaf of "attributions" and "x"; {} where all are last.
+        class_names: what classes are called: a list, a dict by number, or a function number -> name.
     """
 
     attributions: Nest
@@ -55,6 +57,7 @@ class Explanation:
     explainer: Any = None
     held: tuple[int, ...] = ()
     channels: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    class_names: Any = None
 
     def __len__(self) -> int:
         return len(self.score)
@@ -235,18 +238,43 @@ class Explanation:
 
         return view.overlay(self.heatmap(), self.channels_last("x") if image is None else image, alpha, view.full(self))
 
-    def plot(self, path: str | os.PathLike | None = None, image: np.ndarray | None = None) -> Any:
-        """A figure with image, map and overlay of each row (at most 8), saved to `path` if given.
+    def plot(
+        self,
+        path: str | os.PathLike | None = None,
+        image: np.ndarray | None = None,
+        kind: str | Mapping[str, str] | None = None,
+        *,
+        class_names: Any = None,
+        tokens: Any = None,
+        feature_names: Any = None,
+        channel_names: Any = None,
+    ) -> Any:
+        """A figure of each row (at most 8), one panel for each input, saved to `path` if given.
+
+        Args:
+            image: [B, H, W, C] or [H, W, C], shown below maps in place of x.
+            kind: what the input is (of several: by name); by default told by its shape and type. "image" [B, H, W, C]:
+                image, map, and one over the other. "tokens" [B, T]: coloured words, without padding. "series" [B, T] or
+                [B, T, C]: the signal over the attribution, a band a channel; a [B, F] of more than 500 numbers is
+                taken for one. "table" [B, F] and columns: the strongest 15 features and the sum of the others, from
+                F(x') to F(x) where the method is complete. "volume" [B, D, H, W, C]: three cuts through the strongest
+                voxel. "video" [B, T, H, W, 3]: a strip of frames.
+            class_names: a list, a dict by number or a function number -> name; by default those kept here.
+            tokens: a word for each token (a list of them for each row), a vocabulary (list or dict), a Keras
+                `TextVectorization` or a tokenizer with `id_to_token`, or a function ids [T] -> T words.
+            feature_names, channel_names: lists; features of several inputs a dict of lists.
 
         Returns:
             the matplotlib Figure.
 
         Raises:
             ImportError: matplotlib is not installed (``pip install tfig[plot]``).
+            ValueError: `kind` or the names do not fit what is explained.
         """
-        from tfig import view
+        from tfig.plots import panel, sheet
 
-        return view.plot(self, path, image)
+        words = panel.Words(tokens, feature_names, channel_names)
+        return sheet.plot(self, path, image, kind, words, class_names)
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write everything to an ``.npz`` file, without pickle; `load` reads it back. Returns the path written."""
@@ -264,6 +292,7 @@ class Explanation:
             "attributions": _pack("attributions", self.attributions, arrays),
             "x": _pack("x", self.x, arrays),
             "trace": sorted(self.trace),
+            "class_names": self._called,
         }
         for name in _ROWS:
             if getattr(self, name) is not None:
@@ -271,6 +300,14 @@ class Explanation:
         arrays.update({f"trace/{name}": value for name, value in self.trace.items()})
         np.savez_compressed(path, header=np.array(json.dumps(header)), **arrays)
         return path
+
+    @property
+    def _called(self) -> dict[int, str] | None:
+        """Names of classes by number; of a function those of the classes that occur."""
+        if callable(self.class_names):
+            found = [one for one in (self.target, self.trace.get("against")) if one is not None]
+            return {int(i): naming.class_name(self.class_names, i) for one in found for i in np.unique(one)}
+        return naming.listed(self.class_names) or None
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Explanation":
@@ -293,6 +330,8 @@ class Explanation:
         trace = {name: arrays[f"trace/{name}"] for name in header["trace"]}
         nests = {name: _unpack(header[name], arrays) for name in ("attributions", "x")}
         fields["held"] = tuple(header.get("held", ()))
+        called = header.get("class_names")
+        fields["class_names"] = None if called is None else naming.listed({int(i): name for i, name in called.items()})
         return cls(**nests, **fields, trace=trace)
 
     @classmethod

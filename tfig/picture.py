@@ -19,20 +19,24 @@ def heatmap(attributions: tf.Tensor, size: tf.Tensor | None = None) -> tf.Tensor
     return tf.reduce_sum(attributions, -1)
 
 
-def strength(maps: tf.Tensor, top: float | None = None) -> tf.Tensor:
-    """Maps [B, ...] scaled to [-1, 1], each by `top` or by the 99th percentile of its magnitude; zeros stay zeros."""
-    if top is not None:
-        return tf.clip_by_value(maps / top, -1, 1)
+def full(maps: tf.Tensor) -> tf.Tensor:
+    """The value [B] shown in full colour: the 99th percentile of each map's magnitude; 1 where all are zeros."""
     maps = tf.convert_to_tensor(maps)
     flat = tf.sort(tf.reshape(tf.abs(maps), [tf.shape(maps)[0], -1]))
     last = tf.shape(flat)[1] - 1
     place = CLIP * tf.cast(last, maps.dtype)
     under = tf.minimum(tf.cast(tf.floor(place), tf.int32), last)
     low, high = flat[:, under], flat[:, tf.minimum(under + 1, last)]
-    full = low + (high - low) * (place - tf.cast(under, maps.dtype))
-    full = tf.where(full > 0, full, flat[:, -1])
-    full = tf.reshape(tf.where(full > 0, full, 1), [-1, *[1] * (len(maps.shape) - 1)])
-    return tf.clip_by_value(maps / full, -1, 1)
+    most = low + (high - low) * (place - tf.cast(under, maps.dtype))
+    most = tf.where(most > 0, most, flat[:, -1])
+    return tf.where(most > 0, most, 1)
+
+
+def strength(maps: tf.Tensor, top: float | None = None) -> tf.Tensor:
+    """Maps [B, ...] scaled to [-1, 1], each by `top` or by the 99th percentile of its magnitude; zeros stay zeros."""
+    if top is not None:
+        return tf.clip_by_value(maps / top, -1, 1)
+    return tf.clip_by_value(maps / tf.reshape(full(maps), [-1, *[1] * (len(maps.shape) - 1)]), -1, 1)
 
 
 def pixels(images: tf.Tensor) -> tf.Tensor:
