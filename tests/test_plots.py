@@ -70,7 +70,7 @@ def test_each_kind_is_told_and_drawn(name, tmp_path):
     figure = e.plot(tmp_path / "e.png")
     assert (tmp_path / "e.png").stat().st_size > 3000
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert [title for title in titles if title] == ["cat  score 1", "dog  score 1"][: len(e)]
+    assert [title for title in titles if title] == ["cat, score 1", "dog, score 1"][: len(e)]
 
 
 def test_what_has_no_picture_and_what_does_not_fit():
@@ -243,11 +243,11 @@ def test_class_names_are_kept(tmp_path):
         e = tfig.explain(model, x, "gradient", target="b", class_names=given)
         assert (e.target == 1).all()
         after = tfig.Explanation.load(e.save(tmp_path / "e.npz"))
-        assert sheet.title(after, 0).startswith("b  score") and naming.listed(given) == after.class_names
+        assert sheet.title(after, 0).startswith("b, score") and naming.listed(given) == after.class_names
     named = tfig.explain(model, x, "gradient", target=tfig.Contrast(1, 2), class_names=lambda i: f"<{i}>")
     after = tfig.Explanation.load(named.save(tmp_path / "e.npz"))
     assert after.class_names == {1: "<1>", 2: "<2>"}
-    assert sheet.title(after[1], 0).startswith("<1> rather than <2>  score")
+    assert sheet.title(after[1], 0).startswith("<1> rather than <2>, score")
     assert sheet.title(named, 0, ["", "x", "y"]).startswith("x rather than y")
     assert tfig.Explanation.load(tfig.explain(model, x, "gradient").save(tmp_path / "e")).class_names is None
     with np.load(tmp_path / "e.npz") as file:

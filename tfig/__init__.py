@@ -62,6 +62,7 @@ from tfig.methods import ShapleySampling as ShapleySampling
 from tfig.methods import SmoothGrad as SmoothGrad
 from tfig.methods import SquareGrad as SquareGrad
 from tfig.methods import VarGrad as VarGrad
+from tfig.pages.report import report as report
 from tfig.score import At as At
 from tfig.score import Contrast as Contrast
 from tfig.serving import export as export

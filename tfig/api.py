@@ -15,8 +15,10 @@ from tfig.catalogue import method_named
 from tfig.explanation import Explanation
 from tfig.layout import moved
 from tfig.methods.checks import whole
+from tfig.network import Network
 from tfig.problem import Method
 from tfig.program import Program, Question, program
+from tfig.provenance import provenance
 from tfig.score import NOTHING
 from tfig.survey import last_map, looked_up, oriented, survey, switched
 
@@ -419,7 +421,19 @@ class Explainer:
             held=held,
             channels=channels if 1 in {*channels["attributions"], *inputs} else {},
             class_names=self._called,
+            provenance=provenance(self.model, self.method, self.target, self.baseline, self.seed, self._called),
         )
+
+    def outputs(self, x: Any) -> Any:
+        """What the model says of x, as it emits it: an array [B, ...], or the nest of them."""
+        structure, leaves = self._read(x)
+        network = Network(self.model, structure)
+        size = self.batch_size or 32
+        parts = [
+            network([tf.convert_to_tensor(leaf[start : start + size]) for leaf in leaves])
+            for start in range(0, len(leaves[0]), size)
+        ]
+        return tf.nest.map_structure(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *parts)
 
 
 def _failed(compiled: Program, message: str) -> ValueError:

@@ -41,6 +41,8 @@ class Explanation:
         held: numbers of the inputs, as `tf.nest.flatten` orders them, that stayed as they are in x and have zeros.
         channels: the axis of channels, -1 or 1, of each leaf of "attributions" and "x"; {} where all are last.
         class_names: what classes are called: a list, a dict by number, or a function number -> name.
+        provenance: in words: the model's name, target, baseline, seed, and the versions that answered; {} of what a
+            server answered.
     """
 
     attributions: Nest
@@ -58,6 +60,7 @@ class Explanation:
     held: tuple[int, ...] = ()
     channels: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     class_names: Any = None
+    provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.score)
@@ -88,11 +91,23 @@ class Explanation:
         notes = "".join(f"; {note}" for note in self.notes)
         return f"<Explanation by {self.method}{where}: attributions {shapes}{worst}{notes}>"
 
+    def _repr_html_(self) -> str:
+        from tfig.pages import notebook
+
+        return notebook.html(self)
+
+    def _repr_png_(self) -> bytes | None:
+        from tfig.pages import notebook
+
+        return notebook.png(self)
+
     @property
     def notes(self) -> list[str]:
         """What speaks against trusting it, in words: rows without an answer, out of tolerance, or off by a tenth."""
         rows = len(self)
-        notes = []
+        notes: list[str] = []
+        if not rows:
+            return notes
         if not np.isfinite(self.score).all():
             notes.append(f"the model's score is NaN or infinite in {(~np.isfinite(self.score)).sum()} of {rows} rows")
         lost = ~self.trace["boundary_found"] if "boundary_found" in self.trace else np.zeros(rows, bool)
@@ -293,6 +308,7 @@ class Explanation:
             "x": _pack("x", self.x, arrays),
             "trace": sorted(self.trace),
             "class_names": self._called,
+            "provenance": dict(self.provenance),
         }
         for name in _ROWS:
             if getattr(self, name) is not None:
@@ -330,6 +346,7 @@ class Explanation:
         trace = {name: arrays[f"trace/{name}"] for name in header["trace"]}
         nests = {name: _unpack(header[name], arrays) for name in ("attributions", "x")}
         fields["held"] = tuple(header.get("held", ()))
+        fields["provenance"] = header.get("provenance", {})
         called = header.get("class_names")
         fields["class_names"] = None if called is None else naming.listed({int(i): name for i, name in called.items()})
         return cls(**nests, **fields, trace=trace)

@@ -12,23 +12,12 @@ from tfig.plots import canvas
 def table(evaluation: Any, path: str | os.PathLike | None) -> Any:
     """Of a `tfig.Evaluation`: curves, mean over rows, above the table, shaded by rank: dark green is the best."""
     methods, metrics = evaluation.methods, evaluation.metrics
-    panels = {
-        metric: {name: curves[metric] for name, curves in evaluation.curves.items() if metric in curves}
-        for metric in metrics
-        if any(metric in curves for curves in evaluation.curves.values())
-    }
+    panels = _panels(evaluation)
     heights = ([3.6] if panels else []) + [0.42 * len(methods) + 1]
     width = max(1.35 * len(metrics) + 2.4, 4.0 * len(panels))
     figure = canvas.figure(width, sum(heights))
     places = figure.add_gridspec(len(heights), max(len(panels), 1), height_ratios=heights)
-    for place, (metric, curves) in enumerate(panels.items()):
-        axes = figure.add_subplot(places[0, place])
-        _curves(axes, curves)
-        axes.set_title(metric.replace("_", " "), fontsize=9)
-        if place == 0:
-            lines = axes.get_lines()
-            names = [line.get_label() for line in lines]
-            figure.legend(lines, names, loc="outside upper center", ncols=7, fontsize=7.5, frameon=False)
+    _drawn(figure, [figure.add_subplot(places[0, i]) for i in range(len(panels))], panels)
     axes = figure.add_subplot(places[-1, :])
     means = np.array([[evaluation.mean(method, metric) for metric in metrics] for method in methods])
     shades = _shades(means, [evaluation.better[metric] for metric in metrics])
@@ -49,6 +38,34 @@ def table(evaluation: Any, path: str | os.PathLike | None) -> Any:
     axes.tick_params(length=0)
     axes.set_frame_on(False)
     return canvas.saved(figure, path)
+
+
+def curves(evaluation: Any) -> Any:
+    """The curves of a `tfig.Evaluation` alone, mean over rows."""
+    panels = _panels(evaluation)
+    figure = canvas.figure(4.0 * len(panels), 3.6)
+    _drawn(figure, list(figure.subplots(1, len(panels), squeeze=False)[0]), panels)
+    return figure
+
+
+def _panels(evaluation: Any) -> dict[str, dict[str, Any]]:
+    """Curves by metric and method."""
+    return {
+        metric: {name: curves[metric] for name, curves in evaluation.curves.items() if metric in curves}
+        for metric in evaluation.metrics
+        if any(metric in curves for curves in evaluation.curves.values())
+    }
+
+
+def _drawn(figure: Any, places: list[Any], panels: Mapping[str, Mapping[str, Any]]) -> None:
+    """A panel for each metric, and one legend."""
+    for axes, (metric, curves) in zip(places, panels.items(), strict=True):
+        _curves(axes, curves)
+        axes.set_title(metric.replace("_", " "), fontsize=9)
+    if places:
+        lines = places[0].get_lines()
+        names = [line.get_label() for line in lines]
+        figure.legend(lines, names, loc="outside upper center", ncols=7, fontsize=7.5, frameon=False)
 
 
 def _curves(axes: Any, curves: Mapping[str, Any]) -> None:

@@ -74,6 +74,14 @@ def plot(
     return canvas.saved(figure, path)
 
 
+def single(part: Part, row: int) -> Any:
+    """A figure of one panel."""
+    kind, panel = KINDS[part.kind], part.panels[row]
+    figure = canvas.figure(*kind.size(panel))
+    kind.draw(figure, panel)
+    return figure
+
+
 def title(e: "Explanation", row: int, class_names: Any = None) -> str:
     """The class of a row, what it is held against, and the score."""
     names = e.class_names if class_names is None else class_names
@@ -81,7 +89,7 @@ def title(e: "Explanation", row: int, class_names: Any = None) -> str:
     against = e.trace.get("against")
     if against is not None:
         target += f" rather than {naming.class_name(names, against[row])}"
-    return f"{target}  score {e.score[row]:.3g}".strip()
+    return f"{target}, score {e.score[row]:.3g}".removeprefix(", ")
 
 
 def parts(
