@@ -14,6 +14,7 @@ if _keras.backend.backend() != "tensorflow":
     )
 
 from tfig import baselines as baselines
+from tfig import callbacks as callbacks
 from tfig import metrics as metrics
 from tfig import rules as rules
 from tfig.api import Explainer as Explainer

@@ -175,16 +175,16 @@ def evaluate(
 
     >>> tfig.evaluate(model, x, ["gradient", "integrated_gradients", "igos"], output="probabilities").to_markdown()
     """
-    asked = _asked(metrics, masks, arguments.get("baseline"))
+    wanted = asked(metrics, masks, arguments.get("baseline"))
     told = _Told(progress)
-    told.costs(list(named(methods)), {name: cost for name, (_, _, cost) in asked.items()})
+    told.costs(list(named(methods)), {name: cost for name, (_, _, cost) in wanted.items()})
     found = compare(model, x, methods, **arguments)
     told.done(f"{len(found.explanations)} explanations")
     values: dict[str, dict[str, np.ndarray]] = {name: {} for name in named(methods)}
     curves: dict[str, dict[str, Curve]] = {name: {} for name in values}
     refused = {(name, ""): why for name, why in found.refused.items()}
     for method, e in found.explanations.items():
-        for metric, (function, _, _) in asked.items():
+        for metric, (function, _, _) in wanted.items():
             try:
                 answer = function(e)
                 if isinstance(answer, Curve):
@@ -196,7 +196,7 @@ def evaluate(
             except Exception as error:  # a user's function must not cost the rest of the table
                 refused[method, metric] = reason(error)
             told.done(f"{method}: {metric}")
-    return Evaluation(values, curves, {name: better for name, (_, better, _) in asked.items()}, refused)
+    return Evaluation(values, curves, {name: better for name, (_, better, _) in wanted.items()}, refused)
 
 
 class _Told:
@@ -219,7 +219,7 @@ class _Told:
         self.since = now
 
 
-def _asked(metrics: Any, masks: Any, baseline: Any) -> dict[str, tuple[Callable[..., Any], str, str]]:
+def asked(metrics: Any, masks: Any, baseline: Any) -> dict[str, tuple[Callable[..., Any], str, str]]:
     """By the name to show: (Explanation -> [B], which way is better, what it costs)."""
     if metrics is None:
         metrics = {**DEFAULT, **{name: name for name in LOCALISED if masks is not None}}

@@ -291,6 +291,51 @@ class Explanation:
         words = panel.Words(tokens, feature_names, channel_names)
         return sheet.plot(self, path, image, kind, words, class_names)
 
+    def to_shap(self, *, tokens: Any = None, feature_names: Any = None) -> Any:
+        """A `shap.Explanation`, so that ``shap.plots`` draw it: of a table, a text or an image.
+
+        base_values are F(x'), zeros where the method has no baseline; the data of a text are its words. Its plots
+        assume that values add up to F(x) - F(x'), which the complete methods' do.
+
+        Raises:
+            ImportError: shap is not installed (``pip install tfig[exchange]``).
+            ValueError: of several inputs, which are not columns of one table; or names do not fit.
+        """
+        from tfig import exchange
+        from tfig.plots.panel import Words
+
+        return exchange.to_shap(self, Words(tokens, feature_names))
+
+    def to_dataframe(self, *, tokens: Any = None, feature_names: Any = None) -> Any:
+        """A pandas `DataFrame`.
+
+        Of a table a row for each row of x: a column of attributions for each feature, then "class" (where classes have
+        names), "target", "score", "baseline_score", "convergence_delta", as far as there are any. Of a text a row for
+        each token: "row", "position", "token", "attribution", without padding.
+
+        Raises:
+            ImportError: pandas is not installed (``pip install tfig[exchange]``).
+            ValueError: it is neither a table nor a text; or names do not fit.
+        """
+        from tfig import exchange
+        from tfig.plots.panel import Words
+
+        return exchange.to_dataframe(self, Words(tokens, feature_names))
+
+    def to_xarray(self, *, feature_names: Any = None, channel_names: Any = None) -> Any:
+        """An `xarray.Dataset`: "attributions" and "x" (of several inputs with ``_NAME``), axes named, channels last.
+
+        Beside them, along "row", what `to_dataframe` tells of rows; as attributes method, parameters and provenance.
+
+        Raises:
+            ImportError: xarray is not installed (``pip install tfig[exchange]``).
+            ValueError: names do not fit.
+        """
+        from tfig import exchange
+        from tfig.plots.panel import Words
+
+        return exchange.to_xarray(self, Words(None, feature_names, channel_names))
+
     def save(self, path: str | os.PathLike) -> Path:
         """Write everything to an ``.npz`` file, without pickle; `load` reads it back. Returns the path written."""
         path = Path(path)
