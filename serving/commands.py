@@ -1,6 +1,7 @@
 """The commands of `tfig.serving`: tfig export, serve, query, inspect, load, guard."""
 
 import argparse
+import dataclasses
 import json
 import logging
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tfig import catalogue, console
+from tfig import catalogue, console, files
 from tfig.console import CommandError
 from tfig.entry import Leaf
 from tfig.serving import audit, protocol, sizing
@@ -114,7 +115,7 @@ def _add_query(commands: Any) -> None:
     )
     one.add_argument("address", metavar="ADDRESS", help="host:port, or unix:PATH")
     one.add_argument("model", metavar="MODEL", help="the model's name on the server")
-    one.add_argument("images", metavar="IMAGE", nargs="+", help="image files, resized to the model's input")
+    one.add_argument("images", metavar="INPUT", nargs="+", help="image files, or one .npy, .npz or .csv")
     one.add_argument("--name", help="of the explanation (default: explain, or the only one)")
     one.add_argument("--version", type=int, metavar="N", help="default: the latest")
     one.add_argument("--target", metavar="CLASS", help="class index; default: as exported, the predicted class")
@@ -123,6 +124,7 @@ def _add_query(commands: Any) -> None:
     )
     one.add_argument("--baseline", metavar="NUMBER", help="default: as exported")
     console.add_scale(one)
+    console.add_preprocess(one)
     one.add_argument("--seed", type=int, help="seed of the noise (default: as exported)")
     _add_connection(one)
     console.add_out(one)
@@ -256,18 +258,20 @@ def run_query(options: argparse.Namespace) -> None:
     """Ask for an explanation of images and write overlay and numbers for each."""
     from tfig.serving import ServingError
 
-    console.check(options.images)
-    target, against = (console.class_of(f"--{word}", getattr(options, word)) for word in ("target", "against"))
+    files.check(options.images)
+    names = files.class_names(options.classes)
+    target, against = (console.class_of(f"--{word}", getattr(options, word), names) for word in ("target", "against"))
     baseline: Any = console.baseline_of(options.baseline)
     client = _client(options, options.address, options.model, version=options.version)
     try:
         with client, warnings.catch_warnings():
             name, takes = _offered(client, options)
-            x = console.read(options.images, takes, options.scale)
-            e = client.explain(x, name, target, against, baseline, options.seed)
+            rows = files.read(options.images, takes, options.scale, options.preprocess)
+            e = client.explain(rows.x, name, target, against, baseline, options.seed)
     except ServingError as error:
         raise CommandError(str(error)) from error
-    console.write(e, options.images, options.out, name)
+    e = dataclasses.replace(e, class_names=names)
+    files.write(e, rows, options.out, name, options.images[0])
 
 
 def run_inspect(options: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """The command line, run in this process and, once, as a process of its own."""
 
+import pathlib
 import re
 import subprocess
 import sys
@@ -30,6 +31,7 @@ def folder(tmp_path_factory):
     zoo.build("two_inputs").save(place / "two.keras")
     for i in range(2):
         cv2.imwrite(str(place / f"image{i}.png"), np.random.default_rng(i).integers(0, 256, (20, 16, 3), "uint8"))
+    cv2.imwrite(str(place / "dark.png"), np.zeros((8, 8, 3), "uint8"))
     (place / "text.png").write_text("not an image")
     return place
 
@@ -60,7 +62,7 @@ def test_what_takes_its_time_is_said(capsys, monkeypatch):
     monkeypatch.setattr(console, "PATIENCE", 0.0)
     assert main(["explain", "model.keras", "image0.png", "-o", "slow.png"]) == 0
     said = capsys.readouterr().err.splitlines()
-    assert said == ["compiling integrated_gradients for model.keras, once ...", "explaining 1 image(s) ..."]
+    assert said == ["compiling integrated_gradients for model.keras, once ...", "explaining 1 row(s) ..."]
 
 
 def test_options_reach_the_question(capsys):
@@ -89,10 +91,98 @@ def test_options_reach_the_question(capsys):
         (["model.keras", "image0.png", "--baseline", "blurr"], "no baseline is named 'blurr'"),
         (["model.keras", "image0.png", "--scale", "1,2,3"], "--scale is '1,2,3'"),
         (["model.keras", "image0.png", "-o", "nowhere/a.png"], "no such directory"),
-        (["two.keras", "image0.png"], "explains models of one image"),
+        (["two.keras", "image0.png"], "images are for models of one image"),
     ],
 )
 def test_errors_are_one_line_and_a_status(arguments, said, capsys):
+    assert main(["explain", *arguments]) == 1
+    captured = capsys.readouterr()
+    assert said in captured.err and len(captured.err.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def tables(folder):
+    table = keras.Sequential([keras.Input((3,)), L.Dense(4, activation="relu"), L.Dense(2, activation="softmax")])
+    table.save(folder / "table.keras")
+    columns = {"size": keras.Input((1,), name="size"), "colour": keras.Input((1,), name="colour", dtype="string")}
+    looked_up = L.StringLookup(vocabulary=["red", "blue"], output_mode="one_hot")(columns["colour"])
+    keras.Model(columns, L.Dense(2)(L.Concatenate()([columns["size"], looked_up]))).save(folder / "columns.keras")
+    (folder / "table.csv").write_text("a,b,c\n1,2,3\n4,5.5,-6\n")
+    (folder / "columns.csv").write_text("colour,weight,size\nred,1,0.5\nblue,2,1.5\n")
+    (folder / "words.csv").write_text("a,b,c\n1,two,3\n")
+    (folder / "ragged.csv").write_text("a,b,c\n1,2\n")
+    np.save(folder / "rows.npy", zoo.images())
+    np.savez(folder / "two.npz", **zoo.ZOO["two_inputs"].x)
+    np.save(folder / "objects.npy", np.array([{}], object))
+    (folder / "names.txt").write_text("cat\ndog\nbird\nfish\n")
+    (folder / "names.json").write_text('{"0": "cat", "1": "dog", "2": "bird", "3": "fish"}')
+    (folder / "bad.json").write_text("{")
+
+
+def test_arrays_and_tables_are_explained(tables, capsys):
+    assert main(["explain", "model.keras", "rows.npy", "--method", "gradient"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3 and cv2.imread("rows.gradient.png") is not None
+    e = tfig.Explanation.load("rows.gradient.npz")
+    np.testing.assert_array_equal(e.x, zoo.images())
+    assert main(["explain", "two.keras", "two.npz", "--method", "gradient", "-o", "two.png"]) == 0
+    assert sorted(tfig.Explanation.load("two.npz").x) == sorted(zoo.ZOO["two_inputs"].x)
+    assert (
+        main(["explain", "table.keras", "table.csv", "--classes", "names.txt", "--target", "dog", "-o", "t.png"]) == 0
+    )
+    assert "row 1: dog, score" in capsys.readouterr().out
+    np.testing.assert_array_equal(tfig.Explanation.load("t.npz").x, [[1, 2, 3], [4, 5.5, -6]])
+    asked = ["explain", "columns.keras", "columns.csv", "--method", "shapley_sampling", "--target", "0"]
+    assert main([*asked, "-o", "c.html"]) == 0
+    page = pathlib.Path("c.html").read_text()
+    assert "colour = blue" in page and "size = 1.5" in page
+    assert tfig.Explanation.load("c.npz").x["colour"].ravel().tolist() == ["red", "blue"]
+
+
+def test_reports_names_and_preprocessing(tables, capsys):
+    asked = ["image0.png", "image1.png", "--method", "gradient", "--classes"]
+    assert (
+        main(["explain", "model.keras", *asked, "names.json", "--target", "bird", "--against", "cat", "-o", "r.html"])
+        == 0
+    )
+    assert "image1.png: bird rather than cat, score" in capsys.readouterr().out
+    page = pathlib.Path("r.html").read_text()
+    assert "Row 1: bird rather than cat" in page and 'width="16" height="20"' in page  # as the files have them
+    compared = ["compare", "model.keras", "image0.png", "--methods", "gradient,lrp", "-o", "r2.html"]
+    assert main(compared) == 0 and "epsilon_plus" in pathlib.Path("r2.html").read_text()
+    for name, black in (("tf", [-1.0] * 3), ("mobilenet_v2", [-1.0] * 3), ("caffe", [-103.939, -116.779, -123.68])):
+        assert (
+            main(["explain", "model.keras", "dark.png", "--preprocess", name, "--method", "gradient", "-o", "p.png"])
+            == 0
+        )
+        np.testing.assert_allclose(tfig.Explanation.load("p.npz").x[0, 0, 0], black, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["table.keras", "words.csv"], "column 'b' holds what is no number, and the model takes float32"),
+        (["table.keras", "ragged.csv"], "'ragged.csv' is no table"),
+        (["table.keras", "columns.csv"], "column 'colour' holds what is no number"),
+        (["model.keras", "table.csv"], "'table.csv' has 3 columns, a, b, c, and the model takes"),
+        (
+            ["columns.keras", "table.csv"],
+            "which the model takes; it has ['a', 'b', 'c']",
+        ),
+        (["model.keras", "nowhere.npy"], "no such file: 'nowhere.npy'"),
+        (["model.keras", "objects.npy"], "'objects.npy' cannot be read"),
+        (["model.keras", "text.png", "--classes", "bad.json"], "'bad.json' is no JSON"),
+        (["model.keras", "image0.png", "--classes", "nowhere.txt"], "no such image: 'nowhere.txt'"),
+        (["model.keras", "rows.npy", "image0.png"], "'rows.npy' holds all rows; pass it alone"),
+        (["model.keras", "rows.npy", "--preprocess", "tf"], "are for image files"),
+        (
+            ["model.keras", "image0.png", "--preprocess", "tff"],
+            "--preprocess is 'tff'; it must be caffe, tf, torch, or",
+        ),
+        (["model.keras", "image0.png", "--classes", "names.txt", "--target", "wolf"], "a name of --classes"),
+        (["model.keras", "image0.png", "-o", "nowhere/r.html"], "no such directory: 'nowhere'"),
+    ],
+)
+def test_errors_of_files_are_one_line_and_a_status(tables, arguments, said, capsys):
     assert main(["explain", *arguments]) == 1
     captured = capsys.readouterr()
     assert said in captured.err and len(captured.err.splitlines()) == 1

@@ -111,6 +111,7 @@ ORDER = [
     ("evaluation",),
     ("pages", "callbacks"),
     ("console",),
+    ("files",),
     ("serving",),
     ("cli",),
 ]

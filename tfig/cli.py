@@ -7,11 +7,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tfig import api, catalogue, console, entry
+from tfig import api, catalogue, console, entry, files
 from tfig.comparison import compare
 from tfig.console import CommandError
 from tfig.evaluation import evaluate
 from tfig.metrics import METRICS
+from tfig.pages.report import report
 from tfig.score import Contrast
 from tfig.serving import commands as serving
 from tfig.version import VERSION
@@ -29,20 +30,25 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     one = commands.add_parser(
         "explain",
-        help="explain a model's answer for images",
-        description="Explain a model's answer for images: writes an overlay PNG and the numbers (.npz) for each.",
+        help="explain a model's answer for images, arrays or a table",
+        description="Explain a model's answer for images, arrays or a table: writes a picture and the numbers (.npz) "
+        "for each image, or of all; or a report, where --out ends in .html.",
     )
     one.add_argument("model", metavar="MODEL", help="a .keras or .h5 file, or a SavedModel directory")
-    one.add_argument("images", metavar="IMAGE", nargs="+", help="image files, resized to the model's input")
+    one.add_argument(
+        "images", metavar="INPUT", nargs="+",
+        help="image files, resized to the model's input; or one .npy, .npz (by input) or .csv (by column)",
+    )  # fmt: skip
     one.add_argument(
         "--method", default="integrated_gradients", help="as listed by 'tfig methods' (default: %(default)s)"
     )
-    one.add_argument("--target", metavar="CLASS", help="class index; default: the predicted class of each image")
+    one.add_argument("--target", metavar="CLASS", help="class index, or name of --classes; default: the predicted one")
     one.add_argument(
         "--against", metavar="CLASS", help="explain CLASS rather than this one: an index, predicted or runner_up"
     )
     console.add_place(one)
     console.add_scale(one)
+    console.add_preprocess(one)
     one.add_argument("--batch-size", type=int, metavar="N", help="rows the model evaluates together")
     one.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
     console.add_out(one)
@@ -55,11 +61,19 @@ def parser() -> argparse.ArgumentParser:
     many.add_argument("model", metavar="MODEL", help="a .keras or .h5 file, or a SavedModel directory")
     many.add_argument("images", metavar="IMAGE", nargs="+", help="image files, resized to the model's input")
     many.add_argument("--methods", default=COMPARED, help="separated by commas (default: %(default)s)")
-    many.add_argument("--target", metavar="CLASS", help="class index; default: the predicted class of each image")
+    many.add_argument("--target", metavar="CLASS", help="class index, or name of --classes; default: the predicted one")
     console.add_place(many)
     console.add_scale(many)
+    console.add_preprocess(many)
+    console.add_classes(many)
     many.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
-    many.add_argument("-o", "--out", metavar="PNG", default="compared.png", help="default: %(default)s")
+    many.add_argument(
+        "-o",
+        "--out",
+        metavar="PNG",
+        default="compared.png",
+        help="a picture, or a report, .html (default: %(default)s)",
+    )
     many.set_defaults(run=run_compare)
     trial = commands.add_parser(
         "evaluate",
@@ -74,9 +88,13 @@ def parser() -> argparse.ArgumentParser:
         "--mask", metavar="IMAGE", action="append",
         help="where the truth lies, not black; one for each image, in their order",
     )  # fmt: skip
-    trial.add_argument("--target", metavar="CLASS", help="class index; default: the predicted class of each image")
+    trial.add_argument(
+        "--target", metavar="CLASS", help="class index, or name of --classes; default: the predicted one"
+    )
     console.add_place(trial)
     console.add_scale(trial)
+    console.add_preprocess(trial)
+    console.add_classes(trial)
     trial.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
     trial.add_argument(
         "-o", "--out", metavar="FILE", default="evaluated.md", help=".md, .csv or .png (default: %(default)s)"
@@ -119,20 +137,25 @@ def run_methods(options: argparse.Namespace) -> None:
 
 
 def run_compare(options: argparse.Namespace) -> None:
-    """Explain images by several methods and write one picture."""
-    if not Path(options.out).parent.is_dir():
-        raise CommandError(f"no such directory: {str(Path(options.out).parent)!r}")
-    console.check(options.images)
+    """Explain images by several methods and write one picture, or a report."""
+    out = Path(options.out)
+    if not out.parent.is_dir():
+        raise CommandError(f"no such directory: {str(out.parent)!r}")
+    files.check(options.images)
+    names = files.class_names(options.classes)
     methods = {name.strip(): catalogue.method_named(name.strip()) for name in options.methods.split(",")}
     model = console.load_model(options.model)
-    x = console.read(options.images, list(entry.declared(model).values()), options.scale)
+    rows = files.read(options.images, list(entry.declared(model).values()), options.scale, options.preprocess)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the notes are printed
         found = compare(
-            model, x, methods, target=console.class_of("--target", options.target), output=options.output,
-            layer=options.layer, baseline=console.baseline_of(options.baseline), seed=options.seed,
+            model, rows.x, methods, target=console.class_of("--target", options.target, names), output=options.output,
+            layer=options.layer, baseline=console.baseline_of(options.baseline), seed=options.seed, class_names=names,
         )  # fmt: skip
-    found.plot(options.out)
+    if out.suffix.lower() in (".html", ".htm"):
+        report(found, out, title=f"Why {options.model} said so", feature_names=rows.feature_names)
+    else:
+        found.plot(out)
     for name, e in found.explanations.items():
         print(f"{name}{'' if e.layer is None else f' at {e.layer}'}{''.join(f' ({note})' for note in e.notes)}")
     for name, reason in found.refused.items():
@@ -149,19 +172,20 @@ def run_evaluate(options: argparse.Namespace) -> None:
         raise CommandError(f"--out is {options.out!r}; it must end in .md, .csv or .png")
     if options.mask is not None and len(options.mask) != len(options.images):
         raise CommandError(f"there are {len(options.images)} images and {len(options.mask)} masks")
-    console.check([*options.images, *(options.mask or [])])
+    files.check([*options.images, *(options.mask or [])])
+    names = files.class_names(options.classes)
     methods = [catalogue.method_named(name.strip()) for name in options.methods.split(",")]
     metrics = None if options.metrics is None else [name.strip() for name in options.metrics.split(",")]
     model = console.load_model(options.model)
     takes = list(entry.declared(model).values())
-    x = console.read(options.images, takes, options.scale)
-    masks = None if options.mask is None else console.read(options.mask, takes, "0,1").max(-1) > 0.5
+    x = files.read(options.images, takes, options.scale, options.preprocess).x
+    masks = None if options.mask is None else files.images(options.mask, takes, "0,1").x.max(-1) > 0.5
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         found = evaluate(
             model, x, methods, metrics, masks, progress=sys.stdout.isatty(),
-            target=console.class_of("--target", options.target), output=options.output, layer=options.layer,
-            baseline=console.baseline_of(options.baseline), seed=options.seed,
+            target=console.class_of("--target", options.target, names), output=options.output, layer=options.layer,
+            baseline=console.baseline_of(options.baseline), seed=options.seed, class_names=names,
         )  # fmt: skip
     table = found.to_markdown()
     print(table, end="")
@@ -180,27 +204,28 @@ def run_metrics(options: argparse.Namespace) -> None:
 
 
 def run_explain(options: argparse.Namespace) -> None:
-    """Explain images and write overlay and numbers for each."""
-    target: Any = console.class_of("--target", options.target)
-
+    """Explain rows and write pictures and numbers, or a report."""
+    files.check(options.images)
+    names = files.class_names(options.classes)
+    target: Any = console.class_of("--target", options.target, names)
     method = catalogue.method_named(options.method)
-    console.check(options.images)
     model = console.load_model(options.model)
-    x = console.read(options.images, list(entry.declared(model).values()), options.scale)
+    rows = files.read(options.images, list(entry.declared(model).values()), options.scale, options.preprocess)
     if options.against is not None:
-        against: Any = console.class_of("--against", options.against)
+        against: Any = console.class_of("--against", options.against, names)
         target = Contrast("predicted" if target is None else target, against)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the notes are printed beside the answer
         explainer = api.Explainer(
             model, method, target=target, output=options.output, layer=options.layer,
             baseline=console.baseline_of(options.baseline), batch_size=options.batch_size, seed=options.seed,
+            class_names=names,
         )  # fmt: skip
         with console.waiting(f"compiling {method.name} for {options.model}, once"):
-            explainer.compile(x)
-        with console.waiting(f"explaining {len(x)} image(s)"):
-            e = explainer(x)
-    console.write(e, options.images, options.out, method.name)
+            explainer.compile(rows.x)
+        with console.waiting(f"explaining {len(rows.names)} row(s)"):
+            e = explainer(rows.x)
+    files.write(e, rows, options.out, method.name, options.images[0])
 
 
 def _joined(arguments: list[str]) -> list[str]:

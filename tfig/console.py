@@ -1,4 +1,4 @@
-"""What commands share: their words, models from disk, image files in and out."""
+"""What commands share: their words, and models from disk."""
 
 import argparse
 import contextlib
@@ -8,13 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import keras
-import numpy as np
 import tensorflow as tf
 
-from tfig.entry import Leaf
-from tfig.explanation import Explanation
+from tfig import naming
 
 PATIENCE = 2.0
 """Seconds after which a command says what it is waiting for."""
@@ -55,28 +52,48 @@ def add_scale(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_preprocess(parser: argparse.ArgumentParser) -> None:
+    """The option of what is done to images."""
+    parser.add_argument(
+        "--preprocess", metavar="NAME",
+        help="in place of --scale, preprocess_input of keras.applications: caffe, tf, torch, or as resnet50",
+    )  # fmt: skip
+
+
 def add_out(parser: argparse.ArgumentParser) -> None:
-    """The option of where to write."""
+    """The options of where to write, and of what classes are called."""
     parser.add_argument(
         "-o",
         "--out",
-        metavar="PNG",
-        help="where to write; with several images their names are added (default: IMAGE.METHOD.png)",
+        metavar="FILE",
+        help="a .png; with several images their names are added (default: INPUT.METHOD.png); or a report, .html",
+    )
+    add_classes(parser)
+
+
+def add_classes(parser: argparse.ArgumentParser) -> None:
+    """The option of what classes are called."""
+    parser.add_argument(
+        "--classes", metavar="FILE", help="names of classes: one a line, or a .json list or dict by number"
     )
 
 
-def class_of(option: str, text: str | None) -> int | str | None:
-    """A class index or word, from an option's text.
+def class_of(option: str, text: str | None, names: Any = None) -> int | str | None:
+    """A class index, name or word, from an option's text.
 
     Raises:
-        CommandError: it is neither.
+        CommandError: it is none of them.
     """
+    known = naming.numbered(names)
     if text is None or text in ("predicted", "runner_up"):
         return text
+    if text in known:
+        return known[text]
     try:
         return int(text)
     except ValueError:
-        raise CommandError(f"{option} is {text!r}; it must be a class index, predicted or runner_up") from None
+        listed = ", a name of --classes" if known else ""
+        raise CommandError(f"{option} is {text!r}; it must be a class index{listed}, predicted or runner_up") from None
 
 
 def baseline_of(text: str | None) -> str | float | None:
@@ -105,89 +122,3 @@ def load_model(path: str) -> Any:
         raise CommandError(
             f"{path!r} is no model that loads (.keras, .h5 or SavedModel directory): {reason}"
         ) from error
-
-
-def check(paths: list[str]) -> None:
-    """Refuse files that are not there, before any work.
-
-    Raises:
-        CommandError: naming the first.
-    """
-    for path in paths:
-        if not Path(path).is_file():
-            raise CommandError(f"no such image: {path!r}")
-
-
-def read(paths: list[str], takes: list[Leaf], scale: str) -> np.ndarray:
-    """Images as the model takes them, [B, H, W, C], channels in RGB order; black and white at `scale`, "LOW,HIGH".
-
-    Raises:
-        CommandError: a file is missing or no image, or the model does not take images.
-    """
-    low, high = _scale(scale)
-    shape = takes[0].shape if len(takes) == 1 else ()
-    if len(shape) != 4 or shape[-1] not in (1, 3):
-        described = ", ".join(f"{leaf.name} {list(leaf.shape)}" for leaf in takes) or "unknown inputs"
-        raise CommandError(
-            f"the model takes {described}; the command line explains models of one image, [B, H, W, 1 or 3]."
-        )
-    rows = []
-    for path in paths:
-        pixels = _pixels(path, cv2.IMREAD_GRAYSCALE if shape[-1] == 1 else cv2.IMREAD_COLOR)
-        height, width = shape[1] or pixels.shape[0], shape[2] or pixels.shape[1]
-        if pixels.shape[:2] != (height, width):
-            smaller = height * width < pixels.shape[0] * pixels.shape[1]
-            pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-        rows.append(low + (high - low) * pixels.reshape(height, width, shape[-1]).astype(np.float32) / 255)
-    if len({row.shape for row in rows}) > 1:
-        raise CommandError("the model takes images of any size, and these differ in size; explain them one at a time")
-    return np.stack(rows)
-
-
-def write(e: Explanation, paths: list[str], out: str | None, ending: str) -> None:
-    """Write each row's overlay over its image, and its numbers (.npz), and print a line that says so.
-
-    Raises:
-        CommandError: it cannot be written.
-    """
-    for row, path in enumerate(paths):
-        png = _destination(out, path, ending, len(paths) > 1)
-        one = e[row]
-        _write(png, one.overlay(_pixels(path, cv2.IMREAD_COLOR))[0])
-        one.save(png.with_suffix(".npz"))
-        target = "-" if e.target is None else e.target[row]
-        delta = "-" if e.convergence_delta is None else f"{e.convergence_delta[row]:.3g}"
-        notes = "".join(f" ({note})" for note in one.notes)
-        print(f"{path}: class {target}, score {e.score[row]:.4g}, delta {delta} -> {png}{notes}")
-
-
-def _pixels(path: str, mode: int) -> np.ndarray:
-    """An image as uint8, [H, W, 3] in RGB order, or [H, W, 1]."""
-    pixels = cv2.imread(path, mode)
-    if pixels is None:
-        raise CommandError(f"{path!r} is no image that OpenCV can read")
-    return pixels[..., np.newaxis] if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-
-
-def _scale(text: str) -> tuple[float, float]:
-    try:
-        *low, high = (float(part) for part in text.split(","))
-        return (low[0], high) if len(low) == 1 else {0: (0.0, high)}[len(low)]
-    except (ValueError, KeyError):
-        raise CommandError(f"--scale is {text!r}; it must be LOW,HIGH, e.g. 0,1 or -1,1 or 0,255") from None
-
-
-def _destination(out: str | None, image: str, ending: str, several: bool) -> Path:
-    if out is None:
-        return Path(f"{Path(image).stem}.{ending}.png")
-    place = Path(out)
-    known = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-    place = place if place.suffix.lower() in known else place.with_name(place.name + ".png")
-    return place.with_name(f"{place.stem}.{Path(image).stem}{place.suffix}") if several else place
-
-
-def _write(path: Path, rgb: np.ndarray) -> None:
-    if not path.parent.is_dir():
-        raise CommandError(f"no such directory: {str(path.parent)!r}")
-    if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
-        raise CommandError(f"could not write {str(path)!r}")

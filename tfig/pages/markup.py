@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -20,6 +20,11 @@ SIDE = 512
 def escaped(text: Any) -> str:
     """Text as HTML, in and outside of quotes."""
     return html.escape(str(text), quote=True)
+
+
+def attributes(values: Mapping[str, Any]) -> str:
+    """Attributes of an element."""
+    return " ".join(f'{name}="{escaped(value)}"' for name, value in values.items())
 
 
 def png(rgb: np.ndarray) -> str:

@@ -28,12 +28,19 @@ function open(canvas) {
   });
 }
 
+// The cell of the map below a pixel of the canvas: maps may be coarser than the image.
+function cell(canvas, x, y) {
+  const wide = Number(canvas.dataset.w), high = Number(canvas.dataset.h);
+  return [Math.floor((x + 0.5) * wide / canvas.width), Math.floor((y + 0.5) * high / canvas.height), wide];
+}
+
 function paint(canvas) {
   const { values, grey, full, step } = drawn.get(canvas), context = canvas.getContext("2d");
   const out = context.createImageData(canvas.width, canvas.height), data = out.data;
   const alpha = Number(opacity.value) / 100, least = Number(threshold.value) / 100, shown = below.checked && grey;
-  for (let i = 0; i < values.length; i++) {
-    const strength = Math.max(-1, Math.min(1, values[i] * step / full)), size = Math.abs(strength);
+  for (let i = 0; i < canvas.width * canvas.height; i++) {
+    const [column, row, wide] = cell(canvas, i % canvas.width, Math.floor(i / canvas.width));
+    const strength = Math.max(-1, Math.min(1, values[row * wide + column] * step / full)), size = Math.abs(strength);
     const share = size < least ? 0 : alpha * size, ground = shown ? grey[i] : 255;
     const colour = strength >= 0 ? WARM : COLD;
     for (let c = 0; c < 3; c++) data[4 * i + c] = ground * (1 - share) + colour[c] * share;
@@ -41,19 +48,21 @@ function paint(canvas) {
   }
   context.putImageData(out, 0, 0);
   if (canvas.dataset.at) {
-    const [x, y] = canvas.dataset.at.split(",").map(Number);
-    context.strokeStyle = "#000"; context.strokeRect(x - 0.5, y - 0.5, 2, 2);
+    const [column, row] = canvas.dataset.at.split(",").map(Number);
+    const across = canvas.width / canvas.dataset.w, down = canvas.height / canvas.dataset.h;
+    context.strokeStyle = "#000"; context.strokeRect(column * across, row * down, across, down);
   }
 }
 
-function say(canvas, x, y) {
+function say(canvas, column, row) {
   const state = drawn.get(canvas);
   if (!state) return;
-  x = Math.max(0, Math.min(canvas.width - 1, x)); y = Math.max(0, Math.min(canvas.height - 1, y));
-  const value = state.values[y * canvas.width + x] * state.step, text = value.toPrecision(3);
-  canvas.dataset.at = `${x},${y}`;
+  const wide = Number(canvas.dataset.w), scale = Number(canvas.dataset.scale);
+  column = Math.max(0, Math.min(wide - 1, column)); row = Math.max(0, Math.min(Number(canvas.dataset.h) - 1, row));
+  const value = state.values[row * wide + column] * state.step, text = value.toPrecision(3);
+  canvas.dataset.at = `${column},${row}`;
   document.getElementById(canvas.dataset.says).textContent =
-    `row ${Math.floor(y * canvas.dataset.scale)}, column ${Math.floor(x * canvas.dataset.scale)}: ${value > 0 ? "+" : ""}${text}`;
+    `row ${Math.floor(row * scale)}, column ${Math.floor(column * scale)}: ${value > 0 ? "+" : ""}${text}`;
 }
 
 function words() {
@@ -79,15 +88,15 @@ for (const canvas of maps) {
   watch.observe(canvas);
   canvas.addEventListener("pointermove", (event) => {
     const box = canvas.getBoundingClientRect();
-    say(canvas, Math.floor((event.clientX - box.left) / box.width * canvas.width),
-      Math.floor((event.clientY - box.top) / box.height * canvas.height));
+    say(canvas, Math.floor((event.clientX - box.left) / box.width * canvas.dataset.w),
+      Math.floor((event.clientY - box.top) / box.height * canvas.dataset.h));
   });
   canvas.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (!step) return;
     event.preventDefault();
     const far = event.shiftKey ? 10 : 1;
-    const [x, y] = (canvas.dataset.at || `${canvas.width >> 1},${canvas.height >> 1}`).split(",").map(Number);
+    const [x, y] = (canvas.dataset.at || `${canvas.dataset.w >> 1},${canvas.dataset.h >> 1}`).split(",").map(Number);
     say(canvas, x + far * step[0], y + far * step[1]);
     paint(canvas);
   });

@@ -200,7 +200,7 @@ def _map(key: str, heading: str, part: sheet.Part, row: int, images: Mapping[str
     panel, said = part.panels[row], markup.escaped(heading)
     title = f"<h3>{said}</h3>"
     if part.kind == "image":
-        return _canvas(key, said, panel, images.get(part.name, ""), top)
+        return _canvas(key, heading, panel, images.get(part.name, ""), top)
     if part.kind == "tokens":
         return f'<figure class="wide">{title}{markup.words(panel)}</figure>'
     if part.kind == "table":
@@ -210,22 +210,28 @@ def _map(key: str, heading: str, part: sheet.Part, row: int, images: Mapping[str
     return f'<figure class="wide">{title}{drawn}</figure>'
 
 
-def _canvas(key: str, said: str, panel: Any, image: str, top: float | None) -> str:
+def _canvas(key: str, heading: str, panel: Any, image: str, top: float | None) -> str:
     """A map that is drawn when it comes into view, with what it says for those who do not see it."""
     map_ = np.nan_to_num(np.asarray(panel.map, np.float32))
     full = view.scale(map_, top)
     small = markup.reduced(map_)
     step = max(float(np.abs(small).max()), 1e-30) / 32767
     numbers = np.round(small / step).astype("<i2")
-    height, width = small.shape
+    below = pictured.picture(panel)
+    height, width = (small if below is None else markup.reduced(view.pixels(below))).shape[:2]
     coded = base64.b64encode(numbers.tobytes()).decode()
-    words = markup.escaped(described(map_))
-    pixelated = ' class="small"' if max(small.shape) < 128 else ""
+    words = described(map_)
+    pixelated = ' class="small"' if max(height, width) < 128 else ""
+    attributes = markup.attributes({
+        "tabindex": 0, "role": "img", "width": width, "height": height,
+        "aria-label": f"{heading}: {words}. Arrow keys read values.", "aria-describedby": f"says-{key}",
+        "data-map": f"map-{key}", "data-image": image, "data-says": f"says-{key}", "data-w": small.shape[1],
+        "data-h": len(small), "data-step": f"{step:.9g}", "data-full": f"{full:.9g}",
+        "data-scale": f"{len(map_) / len(small):.6g}",
+    })  # fmt: skip
     return (
-        f'<figure{pixelated}><h3>{said}</h3><canvas tabindex="0" role="img" width="{width}" height="{height}" '
-        f'aria-label="{said}: {words}. Arrow keys read values." aria-describedby="says-{key}" data-map="map-{key}" '
-        f'data-image="{image}" data-step="{step:.9g}" data-full="{full:.9g}" data-scale="{map_.shape[0] / height:.6g}" '
-        f'data-says="says-{key}"></canvas><output id="says-{key}" aria-live="polite">{words}</output>'
+        f"<figure{pixelated}><h3>{markup.escaped(heading)}</h3><canvas {attributes}></canvas>"
+        f'<output id="says-{key}" aria-live="polite">{markup.escaped(words)}</output>'
         f'<script type="text/plain" id="map-{key}">{coded}</script></figure>'
     )
 

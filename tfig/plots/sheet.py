@@ -84,12 +84,15 @@ def single(part: Part, row: int) -> Any:
 
 def title(e: "Explanation", row: int, class_names: Any = None) -> str:
     """The class of a row, what it is held against, and the score."""
+    return f"{called(e, row, class_names)}, score {e.score[row]:.3g}".removeprefix(", ")
+
+
+def called(e: "Explanation", row: int, class_names: Any = None) -> str:
+    """The class of a row, and what it is held against; nothing where a callable was explained."""
     names = e.class_names if class_names is None else class_names
     target = "" if e.target is None else naming.class_name(names, e.target[row])
     against = e.trace.get("against")
-    if against is not None:
-        target += f" rather than {naming.class_name(names, against[row])}"
-    return f"{target}, score {e.score[row]:.3g}".removeprefix(", ")
+    return target if against is None else f"{target} rather than {naming.class_name(names, against[row])}"
 
 
 def parts(
