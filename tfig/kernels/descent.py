@@ -89,7 +89,7 @@ class Way:
         score, gradients = value_and_gradient(problem.score, tuple(points))
         above = self.of(score)
         weight = tf.where(above > -CREDIT, tf.math.divide_no_nan(self.sign * tf.ones_like(score), self.unit), 0)
-        return above, tape.gradient(blended, mask, per_row(weight, blended) * gradients[leaf])
+        return above, per_row(weight, mask) * tape.gradient(blended, mask, gradients[leaf])
 
 
 def inserts(way: Way) -> Way:
