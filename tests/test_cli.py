@@ -173,6 +173,7 @@ def test_reports_names_and_preprocessing(tables, capsys):
         (["model.keras", "text.png", "--classes", "bad.json"], "'bad.json' is no JSON"),
         (["model.keras", "image0.png", "--classes", "nowhere.txt"], "no such image: 'nowhere.txt'"),
         (["model.keras", "rows.npy", "image0.png"], "'rows.npy' holds all rows; pass it alone"),
+        (["grey.keras", "image0.png", "--preprocess", "tf"], "images of three channels, and the model takes 1"),
         (["model.keras", "rows.npy", "--preprocess", "tf"], "are for image files"),
         (
             ["model.keras", "image0.png", "--preprocess", "tff"],

@@ -157,7 +157,9 @@ def test_an_explainer_keeps_its_model_and_takes_a_target():
 def test_methods_say_what_they_are():
     for name, info in tfig.methods().items():
         # A paper and its year; not all are on arXiv.
-        assert info.summary.endswith(".") and re.search(r", (19|20)\d\d", info.reference), name
+        assert (
+            info.cost and info.gives and info.summary.endswith(".") and re.search(r", (19|20)\d\d", info.reference)
+        ), name
     assert tfig.methods()["integrated_gradients"].complete and not tfig.methods()["gradient"].complete
     assert tfig.methods()["igos"].baseline == "blur" and tfig.methods()["conductance"].needs == "layer="
     assert isinstance(zoo.build("sequential"), keras.Model)

@@ -163,6 +163,15 @@ def test_a_series_of_any_length(steps):
     assert (f"sums of {width} steps" in bands[-1].get_xlabel()) == (steps > series.BINS)
 
 
+def test_one_attribution_of_all_channels_is_behind_each(tmp_path):
+    signal, attributions = noise(1, 30, 3), noise(1, 30, 1)  # as occlusion gives them
+    figure = answer(attributions, signal).plot(channel_names=["a", "b", "c"])
+    bands = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_ylabel() for axes in bands] == ["a", "b", "c"]
+    for axes in bands:
+        np.testing.assert_allclose(axes.images[0].get_array()[0], attributions[0, :, 0], rtol=1e-6)
+
+
 def test_of_many_channels_the_strongest_are_drawn():
     attributions = noise(1, 30, 20) * 0.01
     attributions[..., [3, 17]] += 1

@@ -18,6 +18,8 @@ class MethodInfo:
         stochastic: whether it draws noise from the seed.
         baseline: name of its default baseline; None where it has none.
         needs: what it asks of the caller beyond a model and x.
+        gives: what attributions have an entry for: each of x, each position with all channels at once, ...
+        cost: evaluations of the model for each row, in words and by the names of its hyper-parameters.
         switches: whether it explains integers, strings and booleans too, by switching them to a baseline of their kind.
         principles: which principles of Taylor interactions it keeps, of "123", as derived here; None: not derived.
     """
@@ -28,6 +30,8 @@ class MethodInfo:
     stochastic: bool
     baseline: str | None
     needs: str
+    gives: str
+    cost: str
     switches: bool
     principles: str | None
 
@@ -47,6 +51,8 @@ def _info(kind: type[Method]) -> MethodInfo:
         method.stochastic,
         method.default_baseline,
         method.needs,
+        method.gives,
+        method.cost,
         method.switches,
         method.principles,
     )

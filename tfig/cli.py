@@ -131,6 +131,7 @@ def run_methods(options: argparse.Namespace) -> None:
         marks = [mark for mark, on in (("complete", info.complete), ("draws noise", info.stochastic)) if on]
         marks += [f"baseline {info.baseline}"] if info.baseline and info.baseline != "dataset" else []
         marks += [f"needs {info.needs}"] if info.needs else []
+        marks += [f"costs {info.cost}", f"gives {info.gives}"]
         marks += ["switches words and categories too"] if info.switches else []
         marks += [f"Taylor principles kept (derived here): {info.principles}"] if info.principles else []
         print(f"{name}\n    {info.summary}\n    {'; '.join(marks) or 'no baseline'}\n    {info.reference}")

@@ -27,7 +27,8 @@ class Explanation:
     """What `tfig.explain` returns.
 
     Fields:
-        attributions: in the shape of x (or of the layer's output); the nest of x for several inputs.
+        attributions: in the shape of x (or of the layer's output), or [B, ..., 1] where a method hides or weighs all
+            channels of a position at once (`tfig.methods` says which, ``gives``); the nest of x for several inputs.
         target: [B] int32, the class explained, after "predicted" was resolved; None for a callable target.
         score: [B], F(x).
         baseline_score: [B], F(x'); the mean over references; None where the method has no baseline.

@@ -222,6 +222,8 @@ def _column(name: str, cells: list[str], dtype: str) -> np.ndarray:
 
 def _preprocessed(x: np.ndarray, name: str) -> np.ndarray:
     """What keras.applications makes of images between 0 and 255."""
+    if x.shape[-1] != 3:
+        raise CommandError(f"--preprocess is for images of three channels, and the model takes {x.shape[-1]}")
     if name in ("caffe", "tf", "torch"):
         return np.asarray(keras.applications.imagenet_utils.preprocess_input(x, data_format="channels_last", mode=name))
     known = [key for key in dir(keras.applications) if hasattr(getattr(keras.applications, key), "preprocess_input")]

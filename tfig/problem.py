@@ -174,6 +174,8 @@ class Method(abc.ABC):
         default_baseline: name of its default baseline, "dataset" where references must be given; None where it has
             no baseline.
         needs: what it asks of the caller beyond a model and x, in words.
+        gives: what attributions have an entry for, where it is not each of x or of the layer's output.
+        cost: evaluations of the model for each row, in words and by the names of its hyper-parameters.
         principles: which of three principles it keeps in how it gives out the Taylor expansion of F at its baseline, as
             derived here: "1" nothing left out, "2" nothing to variables outside an effect, "3" each effect given out
             once and completely; None where nothing was derived (Deng et al., 2024, arXiv:2303.01506).
@@ -192,6 +194,8 @@ class Method(abc.ABC):
     slope: ClassVar[bool] = False
     default_baseline: ClassVar[str | None] = None
     needs: ClassVar[str] = ""
+    gives: ClassVar[str] = "an entry for each of x, or of the layer's output"
+    cost: ClassVar[str]
     principles: ClassVar[str | None] = None
 
     @classmethod

@@ -16,6 +16,7 @@ class _Tokens(Method):
 
     grid: tuple[int, int] | None = dataclasses.field(default=None, kw_only=True)
 
+    gives = "a value for each token, [B, T, 1], or patch, [B, h, w, 1]"
     needs = "a model with self-attention; layer= what gives its tokens, [B, T, E]"
 
     def like(self, problem: Problem) -> Leaves:
@@ -48,6 +49,7 @@ class AttentionRollout(_Tokens):
     >>> tfig.explain(model, x, "attention_rollout", layer="embeddings")
     """
 
+    cost = "1 pass"
     name = "attention_rollout"
     reference = "Abnar & Zuidema, Quantifying Attention Flow in Transformers, 2020, arXiv:2005.00928"
 
@@ -78,6 +80,7 @@ class GradientWeightedAttention(_Tokens):
     >>> tfig.explain(model, x, "gradient_weighted_attention", output="logits", layer="embeddings")
     """
 
+    cost = "1 gradient"
     name = "gradient_weighted_attention"
     reference = (
         "Chefer, Gur & Wolf, Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder "

@@ -31,6 +31,8 @@ class _Map(Method):
     """
 
     needs_layer = True
+    cost = "1 gradient"
+    gives = "a value for each position of the layer: [B, h, w, 1]"
     picks_layer = True
     grid: tuple[int, int] | None = dataclasses.field(default=None, kw_only=True)
 
@@ -212,6 +214,7 @@ class ScoreCAM(_Map):
     >>> tfig.explain(model, x, "score_cam")
     """
 
+    cost = "a pass for each channel of the layer"
     name = "score_cam"
     reference = "Wang et al., Score-CAM: Score-Weighted Visual Explanations for CNNs, 2020, arXiv:1910.01279"
 
@@ -246,6 +249,7 @@ class GuidedGradCAM(Method):
     >>> tfig.explain(model, x, "guided_grad_cam", output="logits")
     """
 
+    cost = "2 gradients"
     name = "guided_grad_cam"
     reference = "Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks, 2017, arXiv:1610.02391"
     needs_layer = True

@@ -24,6 +24,7 @@ class FeatureAblation(Segmented):
     >>> tfig.explain(model, x, tfig.FeatureAblation(segments=skimage.segmentation.slic))
     """
 
+    cost = "a pass for each segment"
     name = "feature_ablation"
     reference = "Zeiler & Fergus, 2013, arXiv:1311.2901; as Kokhlikyan et al., Captum, 2020, arXiv:2009.07896"
 
@@ -56,6 +57,8 @@ class Occlusion(Method):
     window: int | tuple[int, ...] = 1
     strides: int | tuple[int, ...] | None = None
 
+    cost = "a pass for each window"
+    gives = "a value for each position, all channels at once, or for each entry where windows count channels"
     name = "occlusion"
     principles = "12"
     switches = True
@@ -99,6 +102,7 @@ class PredictionDifference(Segmented):
 
     samples: int = 10
 
+    cost = "samples passes for each segment"
     name = "prediction_difference"
     principles = "12"
     reference = (
@@ -138,6 +142,8 @@ class RISE(Method):
     cells: int = 7
     probability: float = 0.5
 
+    cost = "samples passes"
+    gives = "a value for each position, all channels at once: [B, ..., 1], of tables [B, F]"
     name = "rise"
     reference = "Petsiuk, Das & Saenko, RISE: Randomized Input Sampling for Explanation, 2018, arXiv:1806.07421"
     stochastic = True

@@ -16,6 +16,7 @@ class Gradient(Method):
     >>> tfig.explain(model, x, tfig.Gradient())
     """
 
+    cost = "1 gradient"
     name = "gradient"
     slope = True
     reference = "Simonyan, Vedaldi & Zisserman, Deep Inside Convolutional Networks, 2013, arXiv:1312.6034"
@@ -35,6 +36,7 @@ class GradientXInput(Method):
     >>> tfig.explain(model, x, tfig.GradientXInput())
     """
 
+    cost = "1 gradient"
     name = "gradient_x_input"
     principles = "2"
     reference = "Shrikumar et al., Not Just a Black Box, 2016, arXiv:1605.01713"

@@ -22,6 +22,7 @@ SIDE = 224
 class _Mask(Method):
     """What masks share: they stand over one leaf."""
 
+    gives = "a mask of one input, 0 where it is kept and 1 where it is deleted: [B, ..., 1]"
     stochastic = True
     default_baseline = "blur"
 
@@ -68,7 +69,7 @@ class _Integrated(_Mask):
         if not 0 < self.minimum_step <= self.initial_step:
             raise ValueError(f"minimum_step is {self.minimum_step!r}; it must be positive and at most initial_step.")
 
-    def cost(self, problem: Problem) -> mask.Objective:
+    def objective(self, problem: Problem) -> mask.Objective:
         """The objective, in the units of the search."""
         cells = CELLS if self.search == "settled" else None
         return mask.Objective(problem, mask.canvas(problem.x), self.tv, self.tv_beta, cells)
@@ -143,6 +144,7 @@ class IGOS(_Integrated):
     >>> tfig.explain(model, x, "igos", output="probabilities", baseline="blur")
     """
 
+    cost = "iterations + steps gradients, and 16 passes"
     name = "igos"
     reference = (
         "Qi, Khorram & Li, Visualizing Deep Networks by Optimizing with Integrated Gradients, 2020, arXiv:1905.00954"
@@ -155,7 +157,7 @@ class IGOS(_Integrated):
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The descent."""
-        cost = self.cost(problem)
+        cost = self.objective(problem)
         if self.search == "settled":
             enlarged, trace = self.settled([descent.deletes(cost)], lambda one, m: one.penalty(m, self.l1))
         else:
@@ -189,6 +191,7 @@ class IGOSPlusPlus(_Integrated):
 
     initial_step: float = 1000.0
 
+    cost = "4 iterations + steps gradients, and 32 passes"
     name = "igos_plus_plus"
     reference = (
         "Khorram, Lawson & Li, iGOS++: Integrated Gradient Optimized Saliency by Bilateral Perturbations, 2021, "
@@ -202,7 +205,7 @@ class IGOSPlusPlus(_Integrated):
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The descent."""
-        cost = self.cost(problem)
+        cost = self.objective(problem)
         if self.search == "settled":
             way = descent.deletes(cost)
             both = [way, descent.inserts(way)]
@@ -248,6 +251,7 @@ class MeaningfulPerturbation(_Mask):
     shift: int = 4
     search: str = "paper"
 
+    cost = "iterations + 20 gradients, and 16 passes"
     name = "meaningful_perturbation"
     reference = (
         "Fong & Vedaldi, Interpretable Explanations of Black Boxes by Meaningful Perturbation, 2017, arXiv:1704.03296"

@@ -38,6 +38,7 @@ class IntegratedGradients(Method):
     tolerance: float | None = None
     max_steps: int = 1024
 
+    cost = "steps gradients; with references, steps for each"
     name = "integrated_gradients"
     principles = "123"
     reference = "Sundararajan, Taly & Yan, Axiomatic Attribution for Deep Networks, 2017, arXiv:1703.01365"
@@ -89,6 +90,7 @@ class ExpectedGradients(Method):
 
     samples: int = 64
 
+    cost = "samples gradients"
     name = "expected_gradients"
     principles = "123"
     reference = (
@@ -136,6 +138,7 @@ class Conductance(Method):
 
     steps: int = 64
 
+    cost = "steps gradients at the layer, each with two passes up to it"
     name = "conductance"
     reference = (
         "Dhamdhere, Sundararajan & Yan, How Important Is a Neuron?, 2018, arXiv:1805.12233; "
@@ -172,6 +175,7 @@ class InternalInfluence(Method):
     steps: int = 64
     multiply_by_activation: bool = False
 
+    cost = "steps gradients at the layer, each with a pass up to it"
     name = "internal_influence"
     reference = "Leino et al., Influence-Directed Explanations for Deep Convolutional Networks, 2018, arXiv:1802.03788"
     takes_references = True

@@ -60,6 +60,7 @@ class LRP(Method):
     rules: Any = "epsilon_plus"
     start: str = "score"
 
+    cost = "1 pass, and 1 way back with several products a layer"
     name = "lrp"
     stepwise = True
     principles = "23"
@@ -144,6 +145,7 @@ class DeepTaylor(Method):
     low: float | None = None
     high: float | None = None
 
+    cost = "1 pass, and 1 way back with several products a layer"
     name = "deep_taylor"
     stepwise = True
     principles = "13"
@@ -186,6 +188,7 @@ class DeepLIFT(Method):
 
     rule: str = "rescale"
 
+    cost = "2 passes, and 1 way back"
     name = "deeplift"
     stepwise = True
     principles = "123"
@@ -216,6 +219,7 @@ class DeepSHAP(Method):
     >>> tfig.explain(model, x, tfig.DeepSHAP(), output="logits", baseline=tfig.baselines.Dataset(references))
     """
 
+    cost = "a pass and a way back for each reference"
     name = "deepshap"
     stepwise = True
     principles = "123"
@@ -241,6 +245,7 @@ class GuidedBackprop(Method):
     >>> tfig.explain(model, x, "guided_backprop", output="logits")
     """
 
+    cost = "1 gradient"
     name = "guided_backprop"
     slope = True
     reference = "Springenberg et al., Striving for Simplicity: The All Convolutional Net, 2014, arXiv:1412.6806"
@@ -262,6 +267,7 @@ class Deconvnet(Method):
     >>> tfig.explain(model, x, "deconvnet", output="logits")
     """
 
+    cost = "1 gradient"
     name = "deconvnet"
     slope = True
     reference = "Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2013, arXiv:1311.2901"

@@ -40,6 +40,8 @@ class XRAI(Method):
     min_pixels: int = 50
     segments: Any = None
 
+    cost = "2 steps gradients"
+    gives = "a value for each position, all channels at once: [B, H, W, 1]"
     name = "xrai"
     reference = "Kapishnikov et al., XRAI: Better Attributions Through Regions, 2019, arXiv:1906.02825"
     needs = "one image [B, H, W, C]; segments= or scikit-image"

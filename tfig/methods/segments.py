@@ -35,6 +35,7 @@ class Segmented(Method):
 
     segments: Any = dataclasses.field(default=None, kw_only=True)
 
+    gives = "a value for each position, all channels at once: [B, ..., 1], of tables [B, F]"
     default_baseline = "zeros"
     switches = True
 

@@ -34,6 +34,7 @@ class ShapleySampling(Segmented):
 
     samples: int = 100
 
+    cost = "samples passes for each segment"
     name = "shapley_sampling"
     principles = "123"
     reference = (
@@ -75,6 +76,7 @@ class KernelSHAP(Segmented):
 
     samples: int = 2048
 
+    cost = "samples passes"
     name = "kernel_shap"
     principles = "123"
     reference = "Lundberg & Lee, A Unified Approach to Interpreting Model Predictions, 2017, arXiv:1705.07874"
@@ -120,6 +122,7 @@ class LIME(Segmented):
     kernel_width: float = 0.25
     alpha: float = 1.0
 
+    cost = "samples passes"
     name = "lime"
     reference = "Ribeiro, Singh & Guestrin, Why Should I Trust You?, 2016, arXiv:1602.04938"
     stochastic = True
@@ -164,6 +167,7 @@ class QII(Segmented):
     kind: str = "unary"
     samples: int = 100
 
+    cost = "samples passes for each segment"
     name = "qii"
     reference = "Datta, Sen & Zick, Algorithmic Transparency via Quantitative Input Influence, 2016"
     takes_references = True

@@ -28,6 +28,7 @@ class _Noisy(Method):
     samples: int = 50
     noise: float = 0.15
 
+    cost = "samples times the inner method"
     stochastic = True
 
     def __post_init__(self):

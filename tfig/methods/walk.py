@@ -29,6 +29,7 @@ class GuidedIG(Method):
     fraction: float = 0.25
     max_dist: float = 0.02
 
+    cost = "steps gradients"
     name = "guided_ig"
     reference = "Kapishnikov et al., Guided Integrated Gradients, 2021, arXiv:2106.09788"
     complete = True
@@ -63,6 +64,7 @@ class BlurIG(Method):
     steps: int = 100
     max_sigma: float = 50.0
 
+    cost = "steps gradients"
     name = "blur_ig"
     reference = "Xu, Venugopalan & Sundararajan, Attribution in Scale and Space, 2020, arXiv:2004.03383"
     needs = "x with spatial axes"
@@ -96,6 +98,7 @@ class BoundaryIG(Method):
     steps: int = 64
     rule: str = "midpoint"
 
+    cost = "steps gradients, and the passes of the search for the boundary"
     name = "boundary_ig"
     reference = (
         "Wang, Fredrikson & Datta, Robust Models Are More Interpretable Because Attributions Look Normal, 2021, "

@@ -1,5 +1,7 @@
 """Figures and what they are drawn with: the one place that imports matplotlib."""
 
+import functools
+import io
 import os
 from typing import Any
 
@@ -10,17 +12,30 @@ FOR, AGAINST, NEITHER = "#b2182b", "#2166ac", "#7f7f7f"
 DPI = 120
 
 
-def figure(width: float, height: float) -> Any:
-    """A matplotlib Figure of so many inches, which needs no display.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+@functools.cache
+def _kind() -> Any:
+    """matplotlib's Figure, which needs no display, and shows itself in notebooks without pyplot too."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plot() needs matplotlib: pip install tfig[plot]") from error
-    return Figure(figsize=(width, height), layout="constrained")
+
+    class Shown(Figure):
+        def _repr_png_(self) -> bytes:
+            file = io.BytesIO()
+            self.savefig(file, format="png", dpi=DPI)
+            return file.getvalue()
+
+    return Shown
+
+
+def figure(width: float, height: float) -> Any:
+    """A matplotlib Figure of so many inches.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    return _kind()(figsize=(width, height), layout="constrained")
 
 
 def saved(drawn: Any, path: str | os.PathLike | None) -> Any:

@@ -22,8 +22,8 @@ def size(panel: Panel) -> tuple[float, float]:
 
 def draw(place: Any, panel: Panel) -> None:
     """Bands share one scale of colour, and time."""
-    values = _bands(panel.attributions)
     signal = None if panel.x is None else _bands(np.asarray(panel.x, np.float64))
+    values = _values(panel)
     shown = strongest(panel)
     summed = np.stack([_binned(values[:, channel]) for channel in shown])
     full = view.scale(summed, panel.top)
@@ -41,7 +41,7 @@ def draw(place: Any, panel: Panel) -> None:
         )  # fmt: skip
         one.set_ylim(bottom, top)
         one.tick_params(labelsize=6.5, length=2)
-        if len(values[0]) > 1:
+        if values.shape[1] > 1:
             one.set_ylabel(panel.words[channel], fontsize=7, rotation=0, ha="right", va="center")
     axes[-1].set_xlabel(_axis(len(values), len(shown), values.shape[1]), fontsize=7)
     canvas.scale_bar(place, list(axes), full)
@@ -49,8 +49,15 @@ def draw(place: Any, panel: Panel) -> None:
 
 def strongest(panel: Panel) -> list[int]:
     """The channels drawn, in their order."""
-    weight = np.abs(_bands(panel.attributions)).sum(0)
+    weight = np.abs(_values(panel)).sum(0)
     return sorted(np.argsort(-weight, kind="stable")[:CHANNELS].tolist())
+
+
+def _values(panel: Panel) -> np.ndarray:
+    """Attributions [T, C]; where all channels of a step have one, it is behind each of them."""
+    values = _bands(panel.attributions)
+    channels = 1 if panel.x is None else _bands(panel.x).shape[1]
+    return np.repeat(values, channels, 1) if values.shape[1] == 1 else values
 
 
 def _axis(steps: int, shown: int, channels: int) -> str:

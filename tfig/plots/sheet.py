@@ -228,7 +228,9 @@ def _words(kind: str, leaf: Leaf, words: Words, row: int, rows: int) -> tuple[st
         ids = np.arange(leaf.map.shape[1]) if leaf.x is None or leaf.x.shape != leaf.map.shape else leaf.x[row]
         return tuple(naming.tokens(words.tokens, ids, row, rows))
     if kind == "series":
-        count = leaf.attributions.shape[2] if leaf.attributions.ndim == 3 else 1
+        count = max(
+            array.shape[2] if array.ndim == 3 else 1 for array in (leaf.attributions, leaf.x) if array is not None
+        )
         return tuple(naming.features(words.channel_names, count, "channel"))
     return ()
 
