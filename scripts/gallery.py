@@ -1,9 +1,9 @@
-"""Explain two handwritten digits by every method, in one labelled picture: the one docs/methods.md shows.
+"""Explain two handwritten digits by every method: one labelled picture of all, and one of each for its page.
 
-Usage: gallery.py [PNG]   (by default docs/methods.png)
+Usage: gallery.py   (writes docs/methods.png and docs/methods/NAME.png)
 """
 
-import sys
+import pathlib
 
 import digits
 import numpy as np
@@ -35,7 +35,11 @@ def main() -> None:
         baseline = references if name in NEED_REFERENCES else None
         found[name] = tfig.explain(model, x[rows], method, output=output, baseline=baseline)
         print(f"{name}: {found[name]!r}")
-    figure = tfig.Comparison(found, {}).plot(sys.argv[1] if len(sys.argv) > 1 else "docs/methods.png")
+    docs = pathlib.Path(__file__).parents[1] / "docs"
+    (docs / "methods").mkdir(exist_ok=True)
+    for name, e in found.items():
+        e.plot(docs / "methods" / f"{name}.png")
+    figure = tfig.Comparison(found, {}).plot(docs / "methods.png")
     print(f"{len(found)} methods, {len(figure.axes)} panels")
 
 

@@ -3,6 +3,7 @@
 A hook of MkDocs (`mkdocs.yml`); `scripts/docs` builds the site.
 """
 
+import functools
 import pathlib
 import re
 
@@ -33,9 +34,16 @@ def on_files(files: Files, config) -> Files:
     made["api.md"] = api()
     made["inside.md"] = (ROOT / "CONTRIBUTING.md").read_text().replace("# Contributing", "# How it works inside", 1)
     made["changes.md"] = (ROOT / "CHANGELOG.md").read_text().replace("# Changelog", "# What changed", 1)
+    for file in sorted((ROOT / "serving" / "deploy").glob("*.yaml")):
+        made[f"deploy/{file.name}"] = file.read_text()
     for path, text in made.items():
         files.append(File.generated(config, path, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, page, config, files) -> str:
+    """Lead to deployment files where the site has them."""
+    return markdown.replace("](../serving/deploy/", "](deploy/")
 
 
 def chapters() -> dict[str, str]:
@@ -133,17 +141,27 @@ API = {
 }  # fmt: skip
 
 
+BY_PLACE = ("methods", "summary")
+"""Functions with the names of their modules."""
+
+
 def api() -> str:
     """A page of the public names, by what they are for."""
     import tfig
     from tfig.methods import REGISTRY
 
     lines = ["# API", "", "Shapes are written `[B, H, W, C]`: rows, height, width, channels.", ""]
-    for heading, names in {**API, "Methods": tuple(kind.__name__ for kind in REGISTRY.values())}.items():
+    for heading, names in API.items():
         lines += [f"## {heading}", ""]
         for name in names:
-            one = tfig
-            for part in name.split("."):
-                one = getattr(one, part)
-            lines += [f"::: tfig.{name}", ""]
+            one = functools.reduce(getattr, name.split("."), tfig)
+            path = f"{one.__module__}.{one.__name__}" if name in BY_PLACE else f"tfig.{name}"
+            if one.__module__.startswith("tfig.serving"):  # whose source lies beside tfig's
+                path = f"{one.__module__}.{one.__name__}".removeprefix("tfig.")
+            lines += [f"::: {path}", ""]
+    lines += ["## Methods", "", "Each on its own page:", ""]
+    lines += [
+        f"* [`tfig.{kind.__name__}`](methods/{name}.md): {tfig.methods()[name].summary}"
+        for name, kind in REGISTRY.items()
+    ]
     return "\n".join(lines)

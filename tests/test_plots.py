@@ -263,6 +263,12 @@ def test_class_names_are_kept(tmp_path):
         assert json.loads(str(file["header"]))["version"] == 1
 
 
+def test_one_unit_is_no_class(tmp_path):
+    e = tfig.explain(zoo.build("regression"), zoo.table(), "gradient")
+    assert e.provenance["target"] == "the only unit of the output"
+    assert sheet.title(tfig.Explanation.load(e.save(tmp_path / "e")), 0) == f"score {e.score[0]:.3g}"
+
+
 def test_summary_of_features_channels_and_words():
     x, maps = noise(50, 20), noise(50, 20)
     names = [f"column {i}" for i in range(20)]

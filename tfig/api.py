@@ -421,7 +421,9 @@ class Explainer:
             held=held,
             channels=channels if 1 in {*channels["attributions"], *inputs} else {},
             class_names=self._called,
-            provenance=provenance(self.model, self.method, self.target, self.baseline, self.seed, self._called),
+            provenance=provenance(
+                self.model, self.method, self.target, self.baseline, self.seed, self._called, posed.program.units
+            ),
         )
 
     def outputs(self, x: Any) -> Any:

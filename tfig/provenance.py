@@ -12,14 +12,19 @@ from tfig.problem import Method
 from tfig.score import At, Contrast
 from tfig.version import VERSION
 
+ONLY = "the only unit of the output"
+"""What is explained of models whose output has one unit."""
 
-def provenance(model: Any, method: Method, target: Any, baseline: Any, seed: Any, class_names: Any) -> dict[str, str]:
+
+def provenance(
+    model: Any, method: Method, target: Any, baseline: Any, seed: Any, class_names: Any, units: int | None
+) -> dict[str, str]:
     """The model's name, what was asked, and the versions that answered."""
     default = method.default_baseline
     absent = "none: the method has no baseline" if default is None else _said(baseline, default)
     return {
         "model": f"{type(model).__name__} {getattr(model, 'name', getattr(model, '__name__', ''))}".strip(),
-        "target": _target(target, class_names),
+        "target": ONLY if units == 1 and target is None else _target(target, class_names),
         "baseline": absent,
         "seed": str(seed) if np.ndim(seed) == 0 else "one for each row",
         "tfig": VERSION,

@@ -9,6 +9,7 @@ import numpy as np
 from tfig import naming, view
 from tfig.plots import canvas, image, series, table, tokens, volume
 from tfig.plots.panel import UNNAMED, Feature, Panel, Words, columns, shown
+from tfig.provenance import ONLY
 
 if TYPE_CHECKING:
     from tfig.explanation import Explanation
@@ -88,9 +89,10 @@ def title(e: "Explanation", row: int, class_names: Any = None) -> str:
 
 
 def called(e: "Explanation", row: int, class_names: Any = None) -> str:
-    """The class of a row, and what it is held against; nothing where a callable was explained."""
+    """The class of a row, and what it is held against; nothing where there is none: of a callable, or of one unit."""
     names = e.class_names if class_names is None else class_names
-    target = "" if e.target is None else naming.class_name(names, e.target[row])
+    alone = names is None and e.provenance.get("target") == ONLY
+    target = "" if e.target is None or alone else naming.class_name(names, e.target[row])
     against = e.trace.get("against")
     return target if against is None else f"{target} rather than {naming.class_name(names, against[row])}"
 
