@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -25,11 +26,28 @@ def run(*arguments, cwd, **environment):
 
 
 def test_the_wheel_holds_everything_and_imports(tmp_path):
-    run("-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path), str(ROOT), cwd=tmp_path)
-    (wheel,) = tmp_path.glob("tfig-*.whl")
+    """The source distribution is built, and the wheel from it; both are as PyPI takes them."""
+    source = tmp_path / "source"
+    kept = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for name in kept:
+        if not name.startswith(("tests/", "benchmarks/", "docs/")):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
+    run("-m", "build", "--no-isolation", "-o", str(tmp_path), str(source), cwd=tmp_path)
+    (wheel,), (archive,) = tmp_path.glob("tfig-*.whl"), tmp_path.glob("tfig-*.tar.gz")
+    said = run("-m", "twine", "check", "--strict", str(wheel), str(archive), cwd=tmp_path)
+    assert said.count("PASSED") == 2 and "WARNING" not in said
+    metadata = (
+        zipfile.ZipFile(wheel)
+        .read(next(n for n in zipfile.ZipFile(wheel).namelist() if n.endswith("METADATA")))
+        .decode()
+    )
+    for field in ("Summary", "License", "Keywords", "Requires-Python", "Description-Content-Type"):
+        assert f"\n{field}: " in metadata, field
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"tfig/__init__.py", "tfig/kernels/path.py", "tfig/methods/path.py", "tfig/serving/__init__.py"} <= names
     assert {"tfig_command.py", "tfig/py.typed", "tfig/serving/deploy/kubernetes.yaml"} <= names
+    assert {"tfig/pages/report.css", "tfig/pages/report.js", "tfig/plots/sheet.py"} <= names
     assert not [name for name in names if name.startswith(("tests", "scripts", "serving", "benchmarks"))]
     target = tmp_path / "installed"
     run("-m", "pip", "install", "--no-deps", "-q", "--target", str(target), str(wheel), cwd=tmp_path)
