@@ -1,5 +1,6 @@
 """Every block of code in the README and the docs runs, every command is known, and links lead somewhere."""
 
+import json
 import pathlib
 import re
 import shlex
@@ -17,8 +18,6 @@ from tfig.cli import main, parser
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = ["README.md", *(f"docs/{name}.md" for name in ("tour", "index", "choosing", "serving"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-ENDLESS = ("serve", "guard", "load")
-"""Commands that run until they are stopped, or time."""
 
 
 def blocks(page, kind):
@@ -90,40 +89,23 @@ def test_its_commands_are_known(page, line):
 
 
 def test_its_commands_run(model, tmp_path, monkeypatch, capsys):
-    """Those of the README, as they stand, up to the address of the server."""
+    """The README's explanations, as they stand; `test_cli` runs the other commands."""
     cv2 = pytest.importorskip("cv2")
     monkeypatch.chdir(tmp_path)
     model.save("model.keras")
-    table = keras.Sequential([keras.Input((3,)), L.Dense(2)])
-    (tmp_path / "images").mkdir()
-    for name in ("image.png", "a.jpg", "images/b.png"):
+    keras.Sequential([keras.Input((3,)), L.Dense(2)]).save("table.keras")
+    for name in ("image.png", "a.jpg"):
         cv2.imwrite(name, np.random.default_rng(0).integers(0, 256, (8, 8, 3), "uint8"))
     (tmp_path / "names.txt").write_text("\n".join(f"digit {i}" for i in range(10)))
     (tmp_path / "table.csv").write_text("a,b,c\n1,2,3\n")
-    table.save("table.keras")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        server = None
-        for page, line in COMMANDS:
-            words = shlex.split(line)[1:]
-            if page != "README.md" or words[0] in ENDLESS:
-                continue
-            words = [
-                word
-                for given in words
-                for word in (sorted(map(str, tmp_path.glob(given))) if "*" in given else [given])
-            ]
-            if "table.csv" in words:
-                words[1] = "table.keras"
-            if words[0] == "query":
-                server = tfig.serving.serve("models/digits", port=0)
-                words[1] = f"127.0.0.1:{server.port}"
-            try:
-                assert main(words) == 0, (line, capsys.readouterr().err)
-            finally:
-                if server is not None:
-                    server.stop()
-    assert (tmp_path / "why.html").exists() and (tmp_path / "table.md").exists()
+    lines = [line for page, line in COMMANDS if page == "README.md" and line.startswith("tfig explain")]
+    assert len(lines) == 3
+    for line in lines:
+        words = shlex.split(line.replace("*.jpg", "a.jpg"))[1:]
+        if "table.csv" in words:
+            words[1] = "table.keras"
+        assert main(words) == 0, (line, capsys.readouterr().err)
+    assert (tmp_path / "why.html").exists()
 
 
 @pytest.mark.parametrize(
@@ -136,19 +118,10 @@ def test_its_links_lead_somewhere(page):
             assert (ROOT / page).parent.joinpath(link).exists(), link
 
 
-NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
-
-
-def test_there_are_five_tutorials():
-    assert [path.stem for path in NOTEBOOKS] == ["photographs", "series", "serving", "table", "text"]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_tutorials_run(path, tmp_path):
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    notebook = nbformat.read(path, 4)
-    assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are the site's, not the repository's"
-    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert not [output for output in shown if output.output_type == "error"]
-    assert any("image/png" in output.get("data", {}) or "text/html" in output.get("data", {}) for output in shown)
+def test_tutorials_hold_no_outputs():
+    """`scripts/docs` runs them, strictly, and shows what they print."""
+    notebooks = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
+    assert [path.stem for path in notebooks] == ["photographs", "series", "serving", "table", "text"]
+    for path in notebooks:
+        cells = json.loads(path.read_text())["cells"]
+        assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)

@@ -33,7 +33,7 @@ def same(a, b):
 def test_save_and_load(name, tmp_path):
     case = zoo.ZOO[name]
     method = tfig.SmoothGrad(tfig.IntegratedGradients(4), samples=2)
-    for asked in (tfig.IGOS(4, 2, 2), method):
+    for asked in (tfig.IGOS(4, 2, 2), method) if name == "sequential" else (method,):
         before = tfig.explain(zoo.build(name), case.x, asked, **case.arguments)
         path = before.save(tmp_path / "e")
         assert path == tmp_path / "e.npz"

@@ -29,7 +29,6 @@ MORE = [
     (tfig.IntegratedGradients(8), {"baseline": "blur"}),
     (tfig.SmoothGrad(samples=2), {"baseline": "uniform"}),
     (tfig.CAM(), {}),
-    (METHODS["xrai"], {}),
     (tfig.IntegratedGradients(8, "adaptive", tolerance=0.01), {"baseline": "boundary"}),
     (tfig.IntegratedGradients(8, "gauss_legendre"), {"baseline": "max_distance", "layer": "conv"}),
     (tfig.IntegratedGradients(8), {"baseline": "gaussian", "target": tfig.Contrast(0, 1)}),
@@ -38,7 +37,6 @@ MORE = [
     (tfig.DeepLIFT("reveal_cancel"), {"output": "probabilities"}),
     (tfig.LRP("epsilon_gamma_box"), {"output": "logits"}),
     (tfig.LRP("alpha2_beta1_flat"), {"output": "logits"}),
-    (tfig.KernelSHAP(samples=256), {}),
     (tfig.KernelSHAP(segments=2), {}),
     (tfig.QII("shapley", samples=2, segments=2), {"baseline": tfig.baselines.Dataset(zoo.images(2))}),
 ]

@@ -73,7 +73,7 @@ def test_midpoint_is_not_worse_than_gauss_legendre_on_networks_with_kinks(name, 
 def test_adaptive_nodes_cost_less_where_a_probability_saturates(digits):
     """At most 0.8 of midpoint's cost to the same error, a probing forward pass counted as a third of a gradient."""
     model, x, _ = digits
-    x = x[:64]
+    x = x[:32]
 
     def found(steps, rule="midpoint"):
         e = tfig.explain(model, x, tfig.IntegratedGradients(steps, rule), output="probabilities", batch_size=512)

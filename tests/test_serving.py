@@ -23,7 +23,6 @@ def batch_normalised():
 ASKED = {
     "ig": tfig.IntegratedGradients(steps=8),
     "adaptive": tfig.IntegratedGradients(steps=8, rule="adaptive", tolerance=0.05, max_steps=32),
-    "smooth": tfig.SmoothGrad(tfig.IntegratedGradients(steps=4), samples=4),
     "expected": tfig.ExpectedGradients(samples=16),
     "igos": tfig.IGOS(resolution=4, iterations=3, steps=4),
     "conductance": tfig.Conductance(steps=8),
