@@ -117,6 +117,8 @@ def tables(folder):
     (folder / "names.txt").write_text("cat\ndog\nbird\nfish\n")
     (folder / "names.json").write_text('{"0": "cat", "1": "dog", "2": "bird", "3": "fish"}')
     (folder / "bad.json").write_text("{")
+    (folder / "number.json").write_text("3")
+    (folder / "numbers.csv").write_text("1,2,3\n4,5,6\n")
 
 
 def test_arrays_and_tables_are_explained(tables, capsys):
@@ -171,8 +173,13 @@ def test_reports_names_and_preprocessing(tables, capsys):
         (["model.keras", "nowhere.npy"], "no such file: 'nowhere.npy'"),
         (["model.keras", "objects.npy"], "'objects.npy' cannot be read"),
         (["model.keras", "text.png", "--classes", "bad.json"], "'bad.json' is no JSON"),
-        (["model.keras", "image0.png", "--classes", "nowhere.txt"], "no such image: 'nowhere.txt'"),
+        (["model.keras", "image0.png", "--classes", "nowhere.txt"], "no such file: 'nowhere.txt'"),
         (["model.keras", "rows.npy", "image0.png"], "'rows.npy' holds all rows; pass it alone"),
+        (
+            ["table.keras", "numbers.csv"],
+            "'numbers.csv' begins with numbers, 1, 2, 3, ...; its first line must be names",
+        ),
+        (["model.keras", "image0.png", "--classes", "number.json"], "'number.json' holds no list and no dict of names"),
         (["grey.keras", "image0.png", "--preprocess", "tf"], "images of three channels, and the model takes 1"),
         (["model.keras", "rows.npy", "--preprocess", "tf"], "are for image files"),
         (

@@ -160,6 +160,16 @@ def test_training_on_a_table_draws_figures_and_bad_words_are_refused_before(tmp_
     model.fit(x, np.zeros(len(x)), epochs=1, verbose=0, callbacks=[told])
     found = events(tmp_path / "explanations")
     assert len([tag for tag in found if "/row " in tag]) == len(x)
+    rows = [["a"] * 3, ["b"] * 3]  # a list of words for each row; and names that do not fit end no training
+    texts = tfig.callbacks.Explain(np.ones((2, 3), "int32"), log_dir=tmp_path / "texts", tokens=rows)
+    ids = keras.Input((3,), dtype="int32")
+    reader = keras.Model(ids, keras.layers.Dense(1)(keras.layers.Flatten()(keras.layers.Embedding(5, 2)(ids))))
+    reader.compile("sgd", "mse")
+    reader.fit(np.ones((2, 3), "int32"), np.zeros(2), epochs=1, verbose=0, callbacks=[texts])
+    assert len([tag for tag in events(tmp_path / "texts" / "explanations") if "/row " in tag]) == 2
+    with pytest.warns(UserWarning, match="no pictures of epoch 0: feature_names has 1 entries"):
+        model.fit(x, np.zeros(len(x)), epochs=1, verbose=0, callbacks=[
+            tfig.callbacks.Explain(x, log_dir=tmp_path / "w", feature_names=["a"])])  # fmt: skip
     for arguments, said in (
         ({"method": "gradientt"}, "no method is named"),
         ({"every": 0}, "every"),

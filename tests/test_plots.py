@@ -4,8 +4,10 @@ import itertools
 import json
 
 import keras
+import matplotlib as mpl
 import numpy as np
 import pytest
+import tensorflow as tf
 import zoo
 from matplotlib.colors import to_rgb
 
@@ -23,8 +25,9 @@ def answer(attributions, x=None, **fields):
     """An explanation of what is given."""
     leaf = next(iter(attributions.values())) if isinstance(attributions, dict) else attributions
     rows = len(leaf)
-    known = {"target": np.arange(rows), "score": np.ones(rows), "baseline_score": None, "convergence_delta": None}
-    return tfig.Explanation(attributions=attributions, x=x, method="integrated_gradients", **{**known, **fields})
+    known = {"target": np.arange(rows), "score": np.ones(rows), "baseline_score": None, "convergence_delta": None,
+             "method": "integrated_gradients"}  # fmt: skip
+    return tfig.Explanation(attributions=attributions, x=x, **{**known, **fields})
 
 
 def text(rows=2, length=30):
@@ -267,6 +270,84 @@ def test_one_unit_is_no_class(tmp_path):
     e = tfig.explain(zoo.build("regression"), zoo.table(), "gradient")
     assert e.provenance["target"] == "the only unit of the output"
     assert sheet.title(tfig.Explanation.load(e.save(tmp_path / "e")), 0) == f"score {e.score[0]:.3g}"
+
+
+def test_class_maps_of_series_and_volumes_lie_over_the_input():
+    coarse = noise(1, 5, 1)
+    signal = noise(1, 20, 3)
+    (leaf,) = sheet.explained(answer(coarse, signal, layer="conv", method="grad_cam"))
+    assert leaf.attributions.shape == (1, 20, 1) and leaf.x is signal
+    image = view.enlarged(coarse[..., None], (20, 1))[..., 0]
+    expected = tf.image.resize(coarse[..., None], (20, 1))[..., 0].numpy()
+    np.testing.assert_allclose(leaf.attributions, expected, atol=1e-6)
+    np.testing.assert_allclose(image, expected, atol=1e-6)
+    clip = noise(1, 3, 4, 4, 1)
+    (leaf,) = sheet.explained(answer(clip, noise(1, 9, 8, 8, 3), layer="conv", method="grad_cam"))
+    assert leaf.kind == "video" and leaf.map.shape == (1, 9, 8, 8)
+    (still,) = sheet.explained(answer(np.zeros((1, 3, 4, 4, 1)), layer="conv"))
+    assert not [
+        line for axes in sheet.single(sheet.parts(answer(still.attributions))[0], 0).axes for line in axes.lines
+    ]
+
+
+def test_units_of_a_layer_are_no_channels_or_features():
+    units = answer(noise(1, 9, 3), noise(1, 20, 5), layer="conv")
+    (part,) = sheet.parts(units)
+    assert part.panels[0].x is None and part.panels[0].words == ("unit 0", "unit 1", "unit 2")
+    dense = answer(noise(2, 6), noise(2, 6), layer="dense")  # as wide as the table
+    assert sheet.parts(dense)[0].panels[0].words[0] == "unit 0"
+    inside = answer(noise(2, 8, 8, 3), noise(2, 8, 8, 3), layer="conv", method="guided_grad_cam")  # of the input
+    assert not sheet.explained(inside)[0].units
+
+
+def test_words_that_no_ids_stand_for_are_refused_not_guessed():
+    steps = answer(noise(2, 5, 4), np.array([["a b"], ["c d"]]), layer="conv")
+    for given in (VOCABULARY, Tokenizer(), {1: "a"}):
+        with pytest.raises(ValueError, match="tokens= is to name ids, and there are none for the 5 positions"):
+            steps.plot(tokens=given)
+    assert sheet.parts(steps, words=panel.Words([list("abcde")] * 2))[0].panels[1].words == tuple("abcde")
+    layer = keras.layers.TextVectorization(vocabulary=["good", "bad"], output_sequence_length=3)
+    held = answer(noise(2, 3, 4), np.array([["good film"], ["bad"]]), layer="embedding")  # the model holds the layer
+    assert sheet.parts(held, words=panel.Words(layer))[0].panels[0].words == ("good", "[UNK]", "")
+    ids = np.array([[5, 4, 3, 2, 1, 0]])  # one row, and a vocabulary as long as it
+    assert naming.tokens(["", *"abcde"], ids[0]) == [*"edcba", ""]
+
+
+def test_names_are_no_formulas(tmp_path):
+    e = answer(noise(1, 3), np.array([["$a$", "$b$", "$\\frac{$"]]), class_names=["$20_000 or $5"])
+    for name in ("$\\frac{$", "$20k-$30k"):
+        e.plot(tmp_path / "e.png", feature_names=[name, "b", "c"])
+        tfig.summary(e, feature_names=[name, "b", "c"]).plot(tmp_path / "s.png")
+    figure = e.plot(feature_names=["$x", "b$", "c"])
+    figure.savefig(tmp_path / "e.png")
+    assert not [text for text in figure.findobj(mpl.text.Text) if text.get_parse_math()]
+
+
+def test_what_is_not_drawn_is_said_and_what_is_no_number_is_drawn(tmp_path):
+    nine = answer(noise(9, 3)).plot()
+    assert nine._supxlabel.get_text() == "and 1 rows more"
+    lost = noise(4, 3)
+    lost[1] = np.nan
+    e = answer(lost, score=np.full(4, np.nan))
+    e.plot(tmp_path / "e.png")
+    found = tfig.summary(e)
+    np.testing.assert_allclose(found.mean(found.features[0]), np.abs(lost[[0, 2, 3]]).mean(0).max(), rtol=1e-6)
+    found.plot(tmp_path / "s.png")
+    with pytest.raises(ValueError, match="no rows, so there is nothing to show"):
+        e[[]].plot()
+    with pytest.raises(ValueError, match="2 rows and 5 images"):
+        answer(noise(2, 8, 8, 3)).plot(image=noise(5, 8, 8, 3))
+    answer(noise(2, 8, 8, 3)).plot(image=noise(1, 8, 8, 3))
+    with pytest.raises(ValueError, match="class_names is 3"):
+        answer(noise(2, 3), class_names=3).plot()
+    assert len(sheet.title(answer(noise(1, 3), class_names=["very " * 50]), 0)) < 70
+
+
+def test_a_grid_of_several_inputs_says_what_share_it_shows():
+    x = {"image": noise(1, 8, 8, 3), "table": noise(1, 5)}
+    e = answer({"image": np.ones((1, 8, 8, 3)), "table": np.full((1, 5), 12.8)}, x)
+    figure = tfig.Comparison({"ig": e}, {}).plot()
+    assert figure.axes[1].get_title() == "ig: 75% in image"
 
 
 def test_summary_of_features_channels_and_words():

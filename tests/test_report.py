@@ -97,7 +97,9 @@ def test_it_says_what_was_asked_and_answered(page, compared):
 def test_what_a_map_says_in_words():
     map_ = np.zeros((9, 9), "float32")
     assert report.described(map_) == "nothing: zero everywhere"
-    map_[1, 8], map_[4, 4] = -3, 1
+    map_[0, 0] = np.nan
+    assert report.described(map_) == "NaN or infinite in 1 of 81 positions"
+    map_[0, 0], map_[1, 8], map_[4, 4] = 0, -3, 1
     assert report.described(map_) == "25% of it for the target, strongest in the top right (row 1, column 8: -3)"
 
 
@@ -259,6 +261,18 @@ def test_in_a_browser_tables_sort_and_nothing_is_fetched(browser, page):
     )
     assert not unnamed
     assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"], json.dumps(fetched)
+
+
+def test_in_a_browser_everything_is_printed(browser, tmp_path):
+    random = np.random.default_rng(0)
+    x = random.uniform(size=(30, 16, 16, 3)).astype("float32")
+    e = tfig.Explanation(x - 0.5, np.zeros(30, int), np.ones(30), None, None, "gradient", x=x)
+    opened(browser, tfig.report(e, tmp_path / "printed.html"))
+    assert browser.execute_script("return drawn.size") < 30
+    browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")  # nothing waits for what comes later
+    assert browser.execute_script("return drawn.size") == 30
+    blank = "return [...document.querySelectorAll('canvas')].filter((one) => !drawn.get(one).grey).length"
+    assert browser.execute_script(blank) == 0
 
 
 def test_in_a_browser_a_hundred_images_are_there_in_a_second(browser, tmp_path):

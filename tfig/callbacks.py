@@ -43,7 +43,8 @@ class Explain(keras.callbacks.Callback):
         last: the last explanation.
 
     Raises:
-        ValueError: a name is unknown, or `every` is no whole number from 1 on; when it is made, before any training.
+        ValueError: a method or metric is unknown, or `every` is no whole number from 1 on; when it is made, before any
+            training. Names that do not fit are warned of when they are drawn.
 
     >>> model.fit(x, y, callbacks=[tfig.callbacks.Explain(x[:4], "grad_cam", log_dir="logs", every=5)])
     """
@@ -95,11 +96,19 @@ class Explain(keras.callbacks.Callback):
             means = {name: _mean(function(e)) for name, (function, _, _) in self.metrics.items()}
         self._explained = epoch
         with self._writer.as_default(step=epoch):
-            for row, image in enumerate(pictures(e, self.words)):
+            for row, image in enumerate(self._pictures(e)):
                 tf.summary.image(f"{e.method}/row {row}", image[np.newaxis])
             for name, value in {"score": _mean(e.score), **means}.items():
                 tf.summary.scalar(f"{e.method}/{name}", value)
         self._writer.flush()
+
+    def _pictures(self, e: Explanation) -> list[np.ndarray]:
+        """What there is to show: a name that does not fit must not end the training."""
+        try:
+            return pictures(e, self.words)
+        except (ValueError, ImportError) as error:
+            warnings.warn(f"no pictures of epoch {self._epoch}: {error}", stacklevel=2)
+            return []
 
 
 def pictures(e: Explanation, words: Words) -> list[np.ndarray]:
@@ -110,7 +119,7 @@ def pictures(e: Explanation, words: Words) -> list[np.ndarray]:
     found = []
     for row in range(min(len(e), sheet.ROWS)):
         file = io.BytesIO()
-        sheet.plot(e[row], words=words).savefig(file, format="png", dpi=100)
+        sheet.page(e, parts, [row]).savefig(file, format="png", dpi=100)
         found.append(tf.io.decode_png(file.getvalue(), channels=3).numpy())
     return found
 

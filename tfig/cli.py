@@ -55,11 +55,11 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=run_explain)
     many = commands.add_parser(
         "compare",
-        help="explain images by several methods, side by side",
-        description="Explain a model's answer for images by several methods: writes one labelled grid.",
+        help="explain by several methods, side by side",
+        description="Explain a model's answer by several methods: writes one labelled grid of images, or a report.",
     )
     many.add_argument("model", metavar="MODEL", help="a .keras or .h5 file, or a SavedModel directory")
-    many.add_argument("images", metavar="IMAGE", nargs="+", help="image files, resized to the model's input")
+    many.add_argument("images", metavar="INPUT", nargs="+", help="image files, or one .npy, .npz or .csv")
     many.add_argument("--methods", default=COMPARED, help="separated by commas (default: %(default)s)")
     many.add_argument("--target", metavar="CLASS", help="class index, or name of --classes; default: the predicted one")
     console.add_place(many)
@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
         description="Explain images by several methods and measure every explanation: writes a table.",
     )
     trial.add_argument("model", metavar="MODEL", help="a .keras or .h5 file, or a SavedModel directory")
-    trial.add_argument("images", metavar="IMAGE", nargs="+", help="image files, resized to the model's input")
+    trial.add_argument("images", metavar="INPUT", nargs="+", help="image files, or one .npy, .npz or .csv")
     trial.add_argument("--methods", default=COMPARED, help="separated by commas (default: %(default)s)")
     trial.add_argument("--metrics", help="as listed by 'tfig metrics', separated by commas; default: one of each kind")
     trial.add_argument(

@@ -40,8 +40,7 @@ def to_shap(e: Explanation, words: Words) -> Any:
     elif leaves[0].kind == "tokens":
         (leaf,) = leaves
         values, rows = leaf.map, len(leaf.map)
-        ids = np.broadcast_to(np.arange(leaf.map.shape[1]), leaf.map.shape) if leaf.x is None else leaf.x
-        data = np.array([naming.tokens(words.tokens, ids[row], row, rows) for row in range(rows)], object)
+        data = np.array([sheet.spoken(leaf, words.tokens, row, rows)[0] for row in range(rows)], object)
     else:
         (leaf,) = leaves
         values, data = leaf.attributions, leaf.x
@@ -67,8 +66,7 @@ def to_dataframe(e: Explanation, words: Words) -> Any:
     (leaf,) = leaves
     parts = []
     for row, map_ in enumerate(leaf.map):
-        ids = np.arange(len(map_)) if leaf.x is None else leaf.x[row]
-        said = naming.tokens(words.tokens, ids, row, len(leaf.map))
+        said, ids = sheet.spoken(leaf, words.tokens, row, len(leaf.map))
         kept = np.flatnonzero(~naming.padding(said, ids) | (map_ != 0))
         told = {"row": row, "position": kept, "token": [said[i] for i in kept], "attribution": map_[kept]}
         parts.append(pandas.DataFrame(told))
@@ -101,7 +99,9 @@ def to_xarray(e: Explanation, words: Words) -> Any:
 
 
 def _features(leaves: list[sheet.Leaf], words: Words) -> list[Feature]:
-    return [one for leaf in leaves for one in columns(leaf.name, leaf.attributions, leaf.x, words.feature_names)]
+    return [
+        one for leaf in leaves for one in columns(leaf.name, leaf.attributions, leaf.x, words.feature_names, leaf.units)
+    ]
 
 
 def _facts(e: Explanation) -> dict[str, Any]:

@@ -276,8 +276,8 @@ class Explanation:
                 F(x') to F(x) where the method is complete. "volume" [B, D, H, W, C]: three cuts through the strongest
                 voxel. "video" [B, T, H, W, 3]: a strip of frames.
             class_names: a list, a dict by number or a function number -> name; by default those kept here.
-            tokens: a word for each token (a list of them for each row), a vocabulary (list or dict), a Keras
-                `TextVectorization` or a tokenizer with `id_to_token`, or a function ids [T] -> T words.
+            tokens: a vocabulary (list or dict), a Keras `TextVectorization` (also one inside the model) or a tokenizer
+                with `id_to_token`, a function ids [T] -> T words, or a list of words for each row.
             feature_names, channel_names: lists; features of several inputs a dict of lists.
 
         Returns:

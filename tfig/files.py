@@ -44,7 +44,7 @@ def check(paths: list[str]) -> None:
     """
     for path in paths:
         if not Path(path).is_file():
-            raise CommandError(f"no such {'file' if Path(path).suffix.lower() in ARRAYS else 'image'}: {path!r}")
+            raise CommandError(f"no such {'image' if Path(path).suffix.lower() in PICTURES else 'file'}: {path!r}")
 
 
 def read(paths: list[str], takes: list[Leaf], scale: str, preprocess: str | None = None) -> Rows:
@@ -125,8 +125,8 @@ def class_names(path: str | None) -> Any:
     try:
         found = json.loads(text)
         found = {int(i): name for i, name in found.items()} if all(key.isdigit() for key in found) else found
-    except AttributeError:
-        pass  # a list
+    except (AttributeError, TypeError):
+        pass  # no dict
     except ValueError as error:
         raise CommandError(f"{path!r} is no JSON: {error}") from error
     if not isinstance(found, (list, dict)):
@@ -177,6 +177,8 @@ def _listed(e: Explanation, names: list[str], place: Path) -> None:
         _tell(e, row, names[row], place)
     if len(e) > TOLD:
         print(f"and {len(e) - TOLD} rows more -> {place}")
+    if place.suffix in PICTURES and len(e) > sheet.ROWS:
+        print(f"the picture shows the first {sheet.ROWS} rows; a report shows all: -o {place.with_suffix('.html')}")
 
 
 def _tell(e: Explanation, row: int, name: str, place: Path) -> None:
@@ -195,6 +197,8 @@ def _table(path: str, takes: list[Leaf]) -> Rows:
     if len(lines) < 2 or any(len(line) != len(lines[0]) for line in lines):
         raise CommandError(f"{path!r} is no table: it needs a line of names, and as many cells in every other line")
     head, body = [name.strip() for name in lines[0]], lines[1:]
+    if all(_number(name) for name in head):
+        raise CommandError(f"{path!r} begins with numbers, {', '.join(head[:3])}, ...; its first line must be names")
     cells = {name: [line[i] for line in body] for i, name in enumerate(head)}
     names = [f"row {i}" for i in range(len(body))]
     if len(takes) > 1:
@@ -208,6 +212,14 @@ def _table(path: str, takes: list[Leaf]) -> Rows:
         raise CommandError(f"{path!r} has {len(head)} columns, {', '.join(head)}, and the model takes {needed}")
     x = np.concatenate([_column(name, cells[name], takes[0].dtype) for name in head], 1)
     return Rows(x, names, feature_names=head)
+
+
+def _number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _column(name: str, cells: list[str], dtype: str) -> np.ndarray:

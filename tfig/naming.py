@@ -1,6 +1,6 @@
 """Words for numbers: names of classes, features and tokens, however they are given."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ def listed(given: Any) -> dict[int, str]:
         return {int(i): str(name) for i, name in ((b, a) if turned else (a, b) for a, b in given.items())}
     if given is None or isinstance(given, str) or callable(given):
         return {}
+    if not isinstance(given, Iterable):
+        raise ValueError(f"class_names is {given!r}; pass a list, a dict by number, or a function number -> name.")
     return {i: str(name) for i, name in enumerate(given)}
 
 
@@ -49,8 +51,8 @@ def tokens(given: Any, ids: np.ndarray, row: int = 0, rows: int = 1) -> list[str
     """The words of one row of tokens.
 
     Args:
-        given: None, the ids themselves; a list of words, one for each token, or of such lists, one for each row; a
-            vocabulary (a list or dict id -> word, or words -> ids); a Keras layer with `get_vocabulary` or a tokenizer
+        given: None, the ids themselves; a list of words for each row; a vocabulary (a list or dict id -> word, or
+            words -> ids); a Keras layer with `get_vocabulary` or a tokenizer
             with `id_to_token`; a function, ids [T] -> T words.
         ids: [T], integers or strings.
         row, rows: which row of how many.
@@ -68,6 +70,8 @@ def tokens(given: Any, ids: np.ndarray, row: int = 0, rows: int = 1) -> list[str
         words = [known.get(int(i), i) for i in ids]
     elif callable(given):
         words = _listed(given(ids))
+    elif isinstance(given, str):
+        words = given.split()
     else:
         words = _chosen(_listed(given), ids, row, rows)
     if len(words) != len(ids):
@@ -101,6 +105,5 @@ def _chosen(given: list[Any], ids: np.ndarray, row: int, rows: int) -> list[Any]
         if len(given) != rows:
             raise ValueError(f"tokens has {len(given)} lists of words, and there are {rows} rows.")
         return _listed(given[row])
-    words = rows == 1 and len(given) == len(ids)
-    vocabulary = not words and ids.dtype.kind in "iu" and len(ids) and int(ids.max()) < len(given)
+    vocabulary = ids.dtype.kind in "iu" and len(ids) and int(ids.max()) < len(given)
     return [given[int(i)] for i in ids] if vocabulary else given

@@ -51,11 +51,16 @@ class Summary:
 
     def mean(self, feature: str) -> float:
         """The mean of |attribution|."""
-        return float(np.abs(self.attributions[feature]).mean())
+        return float(np.abs(self._known(feature)).mean())
 
     def interval(self, feature: str, confidence: float = 0.95) -> tuple[float, float]:
         """(low, high) of the mean, by Efron's bootstrap; NaN of a single row."""
-        return interval(np.abs(self.attributions[feature]), confidence)
+        return interval(np.abs(self._known(feature)), confidence)
+
+    def _known(self, feature: str) -> np.ndarray:
+        """Without rows that have no number."""
+        values = self.attributions[feature]
+        return values[np.isfinite(values)] if np.isfinite(values).any() else np.zeros(1)
 
     def __repr__(self) -> str:
         strongest = ", ".join(f"{name} {self.mean(name):.3g}" for name in self.features[:3])
@@ -116,14 +121,15 @@ def summary(
     words = Words(tokens, feature_names, channel_names)
     for leaf in sheet.explained(e, kind, words):
         if leaf.kind == "table":
-            features = columns(leaf.name, leaf.attributions, leaf.x, feature_names)
+            features = columns(leaf.name, leaf.attributions, leaf.x, feature_names, leaf.units)
         elif leaf.kind == "tokens":
             features = _by_word(leaf, tokens)
         else:
             features = _by_channel(leaf, channel_names)
         for feature in features:
             found[feature.name], values[feature.name] = feature.attributions, feature.values
-    order = sorted(found, key=lambda name: -float(np.abs(found[name]).mean()))
+    whole = Summary(found, values, e.method)
+    order = sorted(found, key=lambda name: -whole.mean(name))
     return Summary({name: found[name] for name in order}, {name: values[name] for name in order}, e.method)
 
 
@@ -131,8 +137,7 @@ def _by_word(leaf: sheet.Leaf, tokens: Any) -> list[Feature]:
     """What each word did each time it occurs, padding left out."""
     found: dict[str, list[float]] = {}
     for row, map_ in enumerate(leaf.map):
-        ids = np.arange(len(map_)) if leaf.x is None else leaf.x[row]
-        words = naming.tokens(tokens, ids, row, len(leaf.map))
+        words, ids = sheet.spoken(leaf, tokens, row, len(leaf.map))
         for word, value, out in zip(words, map_, naming.padding(words, ids), strict=True):
             if not out:
                 found.setdefault(word, []).append(float(value))
@@ -150,5 +155,5 @@ def _by_channel(leaf: sheet.Leaf, names: Any) -> list[Feature]:
     known = leaf.x is not None and leaf.x.shape == leaf.attributions.shape
     means = channels(leaf.x).mean(1) if known and leaf.x is not None else None
     before = f"{leaf.name} " if leaf.name else ""
-    called = naming.features(names, sums.shape[1], "channel")
+    called = naming.features(names, sums.shape[1], "unit" if leaf.units else "channel")
     return [Feature(before + name, None if means is None else means[:, i], sums[:, i]) for i, name in enumerate(called)]

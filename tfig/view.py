@@ -26,6 +26,17 @@ def heatmap(attributions: Any, x: Any) -> Any:
     return picture.heatmap(attributions, x.shape[1:3] if larger else None).numpy()
 
 
+def enlarged(maps: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
+    """Maps [B, ..., C] brought to `sizes` along their positions, linearly between the middles of cells."""
+    for axis, new in enumerate(sizes, 1):
+        old = maps.shape[axis]
+        at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        low = np.floor(at).astype(int)
+        share = (at - low).reshape([-1 if i == axis else 1 for i in range(maps.ndim)]).astype(maps.dtype)
+        maps = np.take(maps, low, axis) * (1 - share) + np.take(maps, np.minimum(low + 1, old - 1), axis) * share
+    return maps
+
+
 def full(e: "Explanation") -> float | None:
     """The value shown in full colour: 1 for masks, which have a scale of their own; None: each map's own."""
     return 1.0 if "mask" in e.trace else None

@@ -51,7 +51,7 @@ def figure(drawn: Any, alt: str, dpi: int = 110) -> str:
     file = io.BytesIO()
     drawn.savefig(file, format="png", dpi=dpi)
     width = round(drawn.get_figwidth() * 96)
-    return f'<img alt="{escaped(alt)}" style="max-width:{width}px" src="{data("image/png", file.getvalue())}">'
+    return f'<img alt="{escaped(alt)}" style="width:min(100%,{width}px)" src="{data("image/png", file.getvalue())}">'
 
 
 def rgb(strength: float, alpha: float = 0.75) -> str:

@@ -12,12 +12,12 @@ function decode(canvas) {
 }
 
 function open(canvas) {
-  if (drawn.has(canvas)) return Promise.resolve();
+  if (drawn.has(canvas)) return;
   const state = { values: decode(canvas), grey: null, full: Number(canvas.dataset.full), step: Number(canvas.dataset.step) };
   drawn.set(canvas, state);
   const source = document.getElementById(canvas.dataset.image);
-  if (!source) { paint(canvas); return Promise.resolve(); }
-  return source.decode().then(() => {
+  if (!source) { paint(canvas); return; }
+  const begin = () => {
     const context = canvas.getContext("2d");
     context.drawImage(source, 0, 0, canvas.width, canvas.height);
     const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
@@ -25,7 +25,8 @@ function open(canvas) {
     for (let i = 0; i < state.grey.length; i++)
       state.grey[i] = 0.299 * pixels[4 * i] + 0.587 * pixels[4 * i + 1] + 0.114 * pixels[4 * i + 2];
     paint(canvas);
-  });
+  };
+  if (source.complete) begin(); else source.addEventListener("load", begin);  // at once: printing does not wait
 }
 
 // The cell of the map below a pixel of the canvas: maps may be coarser than the image.

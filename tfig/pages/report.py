@@ -64,6 +64,10 @@ def report(
 
     >>> tfig.report(tfig.compare(model, x, ["integrated_gradients", "igos"]), "why.html", title="Four photographs")
     """
+    if not isinstance(what, (Explanation, Comparison, Evaluation, Mapping)):
+        raise ValueError(
+            f"what is {type(what).__name__}; pass an Explanation, several by name, a Comparison or an Evaluation."
+        )
     found: dict[str, Explanation] = {}
     refused: Mapping[str, str] = {}
     if isinstance(what, Evaluation):
@@ -110,20 +114,24 @@ class _Page:
             f'<li><a href="#row-{i}">{markup.escaped(sheet.title(first, i, self.class_names))}</a></li>'
             for i in range(self.rows)
         )
-        return f'<nav aria-label="Rows"><details><summary>{self.rows} rows</summary><ol>{links}</ol></details></nav>'
+        listed = f'<ol start="0">{links}</ol>'
+        return f'<nav aria-label="Rows"><details><summary>{self.rows} rows</summary>{listed}</details></nav>'
 
     def tools(self) -> str:
         """What sets how maps are shown; nothing where there are none."""
         kinds = {part.kind for parts in self.parts.values() for part in parts}
         if not kinds & {"image", "tokens"}:
             return ""
+        below = (
+            '<label><input type="checkbox" id="below" checked> image below the map</label>' if "image" in kinds else ""
+        )
         return (
             '<div class="tools" role="group" aria-label="How maps are shown">'
             '<label>Opacity <input type="range" id="opacity" min="0" max="100" value="80">'
             '<output id="opacity-says">80 %</output></label>'
             '<label>Hide below <input type="range" id="threshold" min="0" max="100" value="0">'
             '<output id="threshold-says">0 %</output></label>'
-            '<label><input type="checkbox" id="below" checked> image below the map</label>'
+            f"{below if 'image' in kinds else ''}"
             '<span class="scale">against <i aria-hidden="true"></i> for</span></div>'
         )
 
@@ -145,7 +153,7 @@ class _Page:
                 pieces.append(_map(f"{i}-{m}-{p}", _heading(name, part, len(parts), i), part, i, seen, view.full(e)))
         pieces.append("</div>")
         numbers = [[name, *_numbers(e, i)] for name, e in self.found.items()]
-        table = markup.grid(["method", "F(x)", "F(x')", "the sum misses"], numbers)
+        table = markup.grid(["method", "F(x)", "F(x')", "sum less F(x) - F(x')"], numbers)
         pieces.append(f'<div class="scroll">{table}</div>')
         notes = [f"{name}: {note}" for name, e in self.found.items() for note in e[i].notes]
         if notes:
@@ -220,7 +228,7 @@ def _canvas(key: str, heading: str, panel: Any, image: str, top: float | None) -
     below = pictured.picture(panel)
     height, width = (small if below is None else markup.reduced(view.pixels(below))).shape[:2]
     coded = base64.b64encode(numbers.tobytes()).decode()
-    words = described(map_)
+    words = described(np.asarray(panel.map))
     pixelated = ' class="small"' if max(height, width) < 128 else ""
     attributes = markup.attributes({
         "tabindex": 0, "role": "img", "width": width, "height": height,
@@ -238,6 +246,9 @@ def _canvas(key: str, heading: str, panel: Any, image: str, top: float | None) -
 
 def described(map_: np.ndarray) -> str:
     """A map [H, W] in words: how much of it speaks for the target, and where it is strongest."""
+    lost = int((~np.isfinite(map_)).sum())
+    if lost:
+        return f"NaN or infinite in {lost} of {map_.size} positions"
     weight = float(np.abs(map_).sum())
     if not weight:
         return "nothing: zero everywhere"

@@ -17,10 +17,16 @@ def _kind() -> Any:
     """matplotlib's Figure, which needs no display, and shows itself in notebooks without pyplot too."""
     try:
         from matplotlib.figure import Figure
+        from matplotlib.text import Text
     except ImportError as error:
         raise ImportError("plot() needs matplotlib: pip install tfig[plot]") from error
 
     class Shown(Figure):
+        def draw(self, renderer: Any) -> None:
+            for text in self.findobj(Text):  # names are names: a "$" begins no formula
+                text.set_parse_math(False)
+            super().draw(renderer)
+
         def _repr_png_(self) -> bytes:
             file = io.BytesIO()
             self.savefig(file, format="png", dpi=DPI)

@@ -34,5 +34,16 @@ def grid(explanations: Mapping[str, "Explanation"], path: str | os.PathLike | No
         for place, name in enumerate(["", *shown]):
             one = axes[i * down + place // across, place % across]
             one.imshow(shown[name][i].overlay(images[i : i + 1], 0.8)[0] if name else view.pixels(images[i]))
-            one.set_title(name.replace("_", " ") if name else sheet.title(first, i), fontsize=8)
+            one.set_title(_label(shown[name], name, i) if name else sheet.title(first, i), fontsize=8)
     return canvas.saved(figure, path)
+
+
+def _label(e: "Explanation", name: str, row: int) -> str:
+    """A method's name; of several inputs, with the share of the one that is shown."""
+    leaves = view.named(e.heatmap())
+    label = name.replace("_", " ")
+    if len(leaves) < 2:
+        return label
+    shown = next(key for key, leaf in leaves.items() if leaf.ndim == 3)
+    weights = {key: float(np.abs(np.nan_to_num(leaf[row])).sum()) for key, leaf in view.named(e.attributions).items()}
+    return f"{label}: {weights[shown] / max(sum(weights.values()), 1e-30):.0%} in {shown}"

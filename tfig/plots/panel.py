@@ -47,7 +47,9 @@ class Feature(NamedTuple):
     attributions: np.ndarray
 
 
-def columns(name: str, attributions: np.ndarray, x: np.ndarray | None, given: Any) -> list[Feature]:
+def columns(
+    name: str, attributions: np.ndarray, x: np.ndarray | None, given: Any, units: bool = False
+) -> list[Feature]:
     """The features of a table [B, F], or of one column [B], named by a list, or by a dict of lists by input."""
     if isinstance(given, Mapping):
         given = given.get(name)
@@ -55,7 +57,7 @@ def columns(name: str, attributions: np.ndarray, x: np.ndarray | None, given: An
     values = None if x is None or x.shape != attributions.shape else x.reshape(flat.shape)
     single = flat.shape[1] == 1 and name
     given = [name] if given is None and single else [given] if isinstance(given, str) and flat.shape[1] == 1 else given
-    names = naming.features(given, flat.shape[1])
+    names = naming.features(given, flat.shape[1], "unit" if units else "feature")
     if name and given is None:
         names = [f"{name} {i}" for i in range(flat.shape[1])]
     return [Feature(one, None if values is None else values[:, i], flat[:, i]) for i, one in enumerate(names)]

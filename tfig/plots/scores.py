@@ -27,7 +27,7 @@ def table(evaluation: Any, path: str | os.PathLike | None) -> Any:
         for row, method in enumerate(methods):
             low, high = evaluation.interval(method, metric)
             mean = means[row, column]
-            shown = "-" if np.isnan(mean) else f"{mean:.3g}" + ("" if np.isnan(low) else f"\n[{low:.2g}, {high:.2g}]")
+            shown = "-" if np.isnan(mean) else f"{mean:.3g}" + ("" if np.isnan(low) else f"\n[{low:.3g}, {high:.3g}]")
             weight = "bold" if method in best else "normal"
             axes.text(column, row, shown, ha="center", va="center", fontsize=7, fontweight=weight)
     arrows = {"higher": " ↑", "lower": " ↓", "": ""}

@@ -1,12 +1,13 @@
 """A page: a picture of each input for each row, by the kind of what was explained."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tfig import naming, view
+from tfig.methods import REGISTRY
 from tfig.plots import canvas, image, series, table, tokens, volume
 from tfig.plots.panel import UNNAMED, Feature, Panel, Words, columns, shown
 from tfig.provenance import ONLY
@@ -19,6 +20,10 @@ ROWS = 8
 
 WIDE = 500
 """Numbers in a row from which on they are taken for a series rather than a table."""
+
+
+LONGEST = 48
+"""Letters of a class's name in a title."""
 
 
 class Kind(NamedTuple):
@@ -57,22 +62,28 @@ def plot(
     class_names: Any = None,
 ) -> Any:
     """A figure of at most 8 rows, one panel for each input, saved to `path` if given."""
-    found = parts(e, image, kind, words)
-    sizes = [[KINDS[part.kind].size(panel) for panel in part.panels] for part in found]
+    return canvas.saved(page(e, parts(e, image, kind, words), range(min(len(e), ROWS)), class_names), path)
+
+
+def page(e: "Explanation", found: list[Part], rows: Sequence[int], class_names: Any = None) -> Any:
+    """A figure of some rows, one panel for each part; what is left of the explanation is counted below."""
+    sizes = [[KINDS[part.kind].size(part.panels[row]) for row in rows] for part in found]
     across = [max(width for width, _ in column) for column in sizes]
-    down = [max(column[row][1] for column in sizes) for row in range(len(sizes[0]))]
+    down = [max(column[i][1] for column in sizes) for i in range(len(rows))]
     several = 0.25 if len(found) > 1 else 0.0
     figure = canvas.figure(sum(across), sum(down) + several * len(down) + 0.3)
     places = figure.subfigures(
         len(down), len(found), squeeze=False, width_ratios=across, height_ratios=[height + several for height in down]
     )
-    for row in range(len(down)):
-        for place, part in zip(places[row], found, strict=True):
+    for i, row in enumerate(rows):
+        for place, part in zip(places[i], found, strict=True):
             KINDS[part.kind].draw(place, part.panels[row])
             if several:
                 place.suptitle(f"{part.name}: {part.share[row]:.0%}", fontsize=8)
-        places[row, 0].axes[0].set_title(title(e, row, class_names), fontsize=9, loc="left", wrap=False)
-    return canvas.saved(figure, path)
+        places[i, 0].axes[0].set_title(title(e, row, class_names), fontsize=9, loc="left", wrap=False)
+    if len(e) > len(rows) == ROWS:
+        figure.supxlabel(f"and {len(e) - ROWS} rows more", fontsize=8)
+    return figure
 
 
 def single(part: Part, row: int) -> Any:
@@ -85,7 +96,9 @@ def single(part: Part, row: int) -> Any:
 
 def title(e: "Explanation", row: int, class_names: Any = None) -> str:
     """The class of a row, what it is held against, and the score."""
-    return f"{called(e, row, class_names)}, score {e.score[row]:.3g}".removeprefix(", ")
+    name = called(e, row, class_names)
+    name = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    return f"{name}, score {e.score[row]:.3g}".removeprefix(", ")
 
 
 def called(e: "Explanation", row: int, class_names: Any = None) -> str:
@@ -110,6 +123,8 @@ def parts(
         ValueError: `kind` is none, or does not fit; there are not as many words as what they name.
     """
     rows, top = min(len(e), most), view.full(e)
+    if not rows:
+        raise ValueError("the explanation has no rows, so there is nothing to show.")
     leaves = explained(e, kind, words)
     pictures = view.named(e.channels_last("x") if image is None else image)
     weights = {leaf.name: _weight(leaf.attributions) for leaf in leaves}
@@ -119,7 +134,7 @@ def parts(
     for leaf in leaves:
         name = leaf.name
         if leaf.kind == "table":
-            features += columns(name, leaf.attributions, leaf.x, words.feature_names)
+            features += columns(name, leaf.attributions, leaf.x, words.feature_names, leaf.units)
             continue
         picture = pictures.get(name, leaf.x) if leaf.kind == "image" else leaf.x
         picture = _each(picture, len(e)) if leaf.kind == "image" else picture
@@ -143,13 +158,17 @@ def _weight(attributions: np.ndarray) -> np.ndarray:
 
 
 class Leaf(NamedTuple):
-    """An input, or a layer's output, that is explained: its name, kind, [B, ...] attributions, map and values."""
+    """An input, or a layer's output, that is explained: its name, kind, [B, ...] attributions, map and values.
+
+    `units`: whether its channels are units of a layer, not those of the input.
+    """
 
     name: str
     kind: str
     attributions: np.ndarray
     map: np.ndarray
     x: np.ndarray | None
+    units: bool = False
 
 
 def explained(e: "Explanation", kind: str | Mapping[str, str] | None = None, words: Words = UNNAMED) -> list[Leaf]:
@@ -163,11 +182,18 @@ def explained(e: "Explanation", kind: str | Mapping[str, str] | None = None, wor
     if e.layer is None and len(maps) > len(e.held):
         order = sorted(maps) if isinstance(e.attributions, dict) else list(maps)
         maps = {name: leaf for name, leaf in maps.items() if order.index(name) not in e.held}
+    inside = e.layer is not None and not (e.method in REGISTRY and REGISTRY[e.method].of_input)
     found = []
-    for name, map_ in maps.items():
-        own, beside = attributions[name], _beside(name, inputs, map_, e.layer)
+    for name, summed in maps.items():
+        own, map_ = attributions[name], summed
+        beside = _beside(name, inputs, map_, words.tokens, inside)
+        units = inside and own.ndim > 2 and own.shape[-1] > 1
+        if inside and beside is not None and beside.ndim == own.ndim and beside.ndim in (3, 5):
+            # A class map is enlarged to the positions of x; units of a layer have a time of their own.
+            own, beside = (own, None) if units else (view.enlarged(own, beside.shape[1:-1]), beside)
+            map_ = own.sum(-1)
         chosen = _asked(kind, name, own, map_) or guess(own, map_, beside, words, e.layer)
-        found.append(Leaf(name, chosen, own, map_, beside))
+        found.append(Leaf(name, chosen, own, map_, beside, units or (inside and own.ndim == 2)))
     return found
 
 
@@ -178,6 +204,8 @@ def guess(attributions: np.ndarray, map_: np.ndarray, x: np.ndarray | None, word
         ValueError: it has none.
     """
     ids = x is not None and x.dtype.kind in "iubOSU" and x.ndim == 2
+    if words.tokens is not None and map_.ndim == 2 and (x is None or ids):
+        return "tokens"
     if map_.ndim == 2 and ids and x is not None and x.shape == map_.shape and x.shape[1] > 1:
         return "table" if words.feature_names is not None and words.tokens is None else "tokens"
     if map_.ndim <= 2 and attributions.ndim <= 2:
@@ -205,16 +233,19 @@ def _asked(kind: str | Mapping[str, str] | None, name: str, attributions: np.nda
     return given
 
 
-def _beside(name: str, inputs: Mapping[str, Any], map_: np.ndarray, layer: str | None) -> np.ndarray | None:
+def _beside(name: str, inputs: Mapping[str, Any], map_: np.ndarray, tokens: Any, inside: bool) -> np.ndarray | None:
     """The input that a map lies over: its own; or of a layer behind tokens those with the most different ones."""
-    if name in inputs and isinstance(inputs[name], np.ndarray):
-        own = inputs[name]
-        return own if layer is None or own.ndim > 2 or own.shape == map_.shape else None
-    tokens = [
-        leaf for leaf in inputs.values()
-        if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "iuOSU" and leaf.shape == map_.shape
-    ]  # fmt: skip
-    return max(tokens, key=lambda leaf: len(np.unique(leaf)), default=None)
+    arrays = {key: leaf for key, leaf in inputs.items() if isinstance(leaf, np.ndarray)}
+    known = [leaf for leaf in arrays.values() if leaf.dtype.kind in "iuOSU" and leaf.shape == map_.shape]
+    if name in arrays and not inside:
+        return arrays[name]
+    if name in arrays and arrays[name].ndim > 2:
+        return arrays[name]
+    if not known and hasattr(tokens, "get_vocabulary"):  # which the model holds: texts are what comes in
+        words = [leaf for leaf in arrays.values() if leaf.dtype.kind in "OSU" and leaf.size == len(leaf)]
+        texts = (leaf.reshape(len(leaf)) for leaf in words)
+        known = [ids for ids in map(np.asarray, map(tokens, texts)) if ids.shape == map_.shape]
+    return max(known, key=lambda leaf: len(np.unique(leaf)), default=None)
 
 
 def _each(pictures: Any, rows: int) -> Any:
@@ -222,19 +253,38 @@ def _each(pictures: Any, rows: int) -> Any:
     if pictures is None or np.ndim(pictures) not in (3, 4):
         return None
     pictures = np.asarray(pictures)
-    return np.broadcast_to(pictures, (rows, *pictures.shape)) if pictures.ndim == 3 else pictures
+    if pictures.ndim == 4 and len(pictures) not in (1, rows):
+        raise ValueError(f"there are {rows} rows and {len(pictures)} images; pass one for each row, or one for all.")
+    return np.broadcast_to(pictures, (rows, *pictures.shape[-3:]))
 
 
 def _words(kind: str, leaf: Leaf, words: Words, row: int, rows: int) -> tuple[str, ...]:
     if kind == "tokens":
-        ids = np.arange(leaf.map.shape[1]) if leaf.x is None or leaf.x.shape != leaf.map.shape else leaf.x[row]
-        return tuple(naming.tokens(words.tokens, ids, row, rows))
+        return tuple(spoken(leaf, words.tokens, row, rows)[0])
     if kind == "series":
-        count = max(
-            array.shape[2] if array.ndim == 3 else 1 for array in (leaf.attributions, leaf.x) if array is not None
-        )
-        return tuple(naming.features(words.channel_names, count, "channel"))
+        known = [array for array in (leaf.attributions, leaf.x) if array is not None]
+        count = max(array.shape[2] if array.ndim == 3 else 1 for array in known)
+        return tuple(naming.features(words.channel_names, count, "unit" if leaf.units else "channel"))
     return ()
+
+
+def spoken(leaf: Leaf, tokens: Any, row: int, rows: int) -> tuple[list[str], np.ndarray]:
+    """The words of a row of tokens, and their ids; zeros of float where there are none.
+
+    Raises:
+        ValueError: a vocabulary is given, and there are no ids to look up.
+    """
+    length = leaf.map.shape[1]
+    if leaf.x is not None and leaf.x.shape == leaf.map.shape:
+        return naming.tokens(tokens, leaf.x[row], row, rows), leaf.x[row]
+    if tokens is None:
+        return [str(i) for i in range(length)], np.zeros(length)
+    if not isinstance(tokens, (list, tuple, np.ndarray)) or isinstance(tokens[0], str):
+        raise ValueError(
+            f"tokens= is to name ids, and there are none for the {length} positions that are explained; pass a list of "
+            "words for each row."
+        )
+    return naming.tokens(tokens, np.zeros(length), row, rows), np.zeros(length)
 
 
 def _tables(e: "Explanation", features: list[Feature], rows: int, alone: bool) -> list[Panel]:

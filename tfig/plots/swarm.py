@@ -26,10 +26,11 @@ def plot(summary: Any, path: str | os.PathLike | None = None, top: int = 15) -> 
     bars.barh(rows, means, color=canvas.NEITHER, height=0.6, xerr=reach, error_kw={"linewidth": 0.9, "capsize": 2})
     bars.set_yticks(rows, names, fontsize=7.5)
     bars.set_xlabel("mean of |attribution|, 95 %", fontsize=7.5)
-    widest = max((float(np.abs(summary.attributions[name]).max()) for name in names), default=0.0) or 1.0
+    widest = max((float(np.abs(np.nan_to_num(summary.attributions[name])).max()) for name in names), default=0) or 1.0
     for row, name in zip(rows, names, strict=True):
         values = summary.attributions[name]
         chosen = np.argsort(values, kind="stable")
+        chosen = chosen[np.isfinite(values[chosen])]
         if len(chosen) > POINTS:
             chosen = chosen[np.linspace(0, len(chosen) - 1, POINTS).round().astype(int)]
         heights = row + stacked(values[chosen], widest)

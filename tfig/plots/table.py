@@ -18,7 +18,7 @@ def size(panel: Panel) -> tuple[float, float]:
 
 def bars(panel: Panel) -> list[tuple[str, float]]:
     """(label, attribution), the strongest first; what is left over, and what the sum misses, last."""
-    values = panel.attributions.reshape(-1)
+    values = np.nan_to_num(panel.attributions.reshape(-1), posinf=0.0, neginf=0.0)
     order = np.argsort(-np.abs(values), kind="stable")
     # One feature fewer where one bar would stand for one.
     kept = order if len(order) <= STRONGEST + 1 else order[:STRONGEST]

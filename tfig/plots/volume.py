@@ -29,6 +29,8 @@ def draw(place: Any, panel: Panel) -> None:
         _painted(one, cut, below, full)
         one.set_xlabel(f"{what} {found[axis]}", fontsize=7)
         across, down = [found[i] for i in range(3) if i != axis][::-1]
+        if not panel.map.any():
+            continue
         one.plot(across, down, "+", color="black", markersize=7, markeredgewidth=0.8)
     canvas.scale_bar(place, list(axes), full)
 
