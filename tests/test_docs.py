@@ -6,6 +6,7 @@ import re
 import shlex
 import warnings
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -90,7 +91,6 @@ def test_its_commands_are_known(page, line):
 
 def test_its_commands_run(model, tmp_path, monkeypatch, capsys):
     """The README's explanations, as they stand; `test_cli` runs the other commands."""
-    cv2 = pytest.importorskip("cv2")
     monkeypatch.chdir(tmp_path)
     model.save("model.keras")
     keras.Sequential([keras.Input((3,)), L.Dense(2)]).save("table.keras")

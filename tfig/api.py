@@ -1,6 +1,7 @@
 """explain() and Explainer: from the user's arguments to a call of a program."""
 
 import copy
+import dataclasses
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -200,7 +201,10 @@ class Explainer:
             asked._explanation(answer, structure, [leaf[span] for leaf in leaves], posed)
             for span, answer in self.answers(posed, leaves, sides, progress)
         ]
-        return _warned(Explanation.concatenate(parts))
+        said = provenance(
+            self.model, self.method, asked.target, self.baseline, self.seed, self._called, posed.program.units
+        )
+        return _warned(dataclasses.replace(Explanation.concatenate(parts), provenance=said))
 
     def _read(self, x: Any) -> tuple[Any, list[np.ndarray]]:
         """(the nest of the inputs, the rows of each)."""
@@ -421,9 +425,6 @@ class Explainer:
             held=held,
             channels=channels if 1 in {*channels["attributions"], *inputs} else {},
             class_names=self._called,
-            provenance=provenance(
-                self.model, self.method, self.target, self.baseline, self.seed, self._called, posed.program.units
-            ),
         )
 
     def outputs(self, x: Any) -> Any:

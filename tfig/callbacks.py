@@ -1,6 +1,5 @@
 """Keras callbacks: explanations while a model learns."""
 
-import io
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from tfig.catalogue import method_named
 from tfig.evaluation import asked
 from tfig.explanation import Explanation
 from tfig.methods.checks import whole
-from tfig.plots import sheet
+from tfig.plots import canvas, sheet
 from tfig.plots.panel import Words
 from tfig.problem import Method
 
@@ -116,12 +115,8 @@ def pictures(e: Explanation, words: Words) -> list[np.ndarray]:
     parts = sheet.parts(e, words=words)
     if [part.kind for part in parts] == ["image"] and parts[0].panels[0].x is not None:
         return [view.paint(panel.map, panel.x, 0.8, panel.top) for panel in parts[0].panels if panel.x is not None]
-    found = []
-    for row in range(min(len(e), sheet.ROWS)):
-        file = io.BytesIO()
-        sheet.page(e, parts, [row]).savefig(file, format="png", dpi=100)
-        found.append(tf.io.decode_png(file.getvalue(), channels=3).numpy())
-    return found
+    figures = (sheet.page(e, parts, [row]) for row in range(min(len(e), sheet.ROWS)))
+    return [tf.io.decode_png(canvas.png(figure, 100), channels=3).numpy() for figure in figures]
 
 
 def _mean(answer: Any) -> float:

@@ -140,8 +140,7 @@ def run_methods(options: argparse.Namespace) -> None:
 def run_compare(options: argparse.Namespace) -> None:
     """Explain images by several methods and write one picture, or a report."""
     out = Path(options.out)
-    if not out.parent.is_dir():
-        raise CommandError(f"no such directory: {str(out.parent)!r}")
+    files.folder(out)
     files.check(options.images)
     names = files.class_names(options.classes)
     methods = {name.strip(): catalogue.method_named(name.strip()) for name in options.methods.split(",")}
@@ -153,7 +152,7 @@ def run_compare(options: argparse.Namespace) -> None:
             model, rows.x, methods, target=console.class_of("--target", options.target, names), output=options.output,
             layer=options.layer, baseline=console.baseline_of(options.baseline), seed=options.seed, class_names=names,
         )  # fmt: skip
-    if out.suffix.lower() in (".html", ".htm"):
+    if files.paged(out):
         report(found, out, title=f"Why {options.model} said so", feature_names=rows.feature_names)
     else:
         found.plot(out)
@@ -167,8 +166,7 @@ def run_compare(options: argparse.Namespace) -> None:
 def run_evaluate(options: argparse.Namespace) -> None:
     """Explain images by several methods, measure them, and write the table."""
     out = Path(options.out)
-    if not out.parent.is_dir():
-        raise CommandError(f"no such directory: {str(out.parent)!r}")
+    files.folder(out)
     if out.suffix not in (".md", ".csv", ".png"):
         raise CommandError(f"--out is {options.out!r}; it must end in .md, .csv or .png")
     if options.mask is not None and len(options.mask) != len(options.images):

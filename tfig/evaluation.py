@@ -91,22 +91,30 @@ class Evaluation:
         reach = {name: self.interval(name, metric) for name in known}
         return [name for name in known if name == top or reach[name][0] <= edge <= reach[name][1]]
 
+    def heading(self, metric: str) -> str:
+        """A metric, and which way is better."""
+        way = self.better[metric]
+        return f"{metric} ({way} is better)" if way else metric
+
+    def cell(self, method: str, metric: str) -> str:
+        """The mean and its 95 % interval, as tables show them; nothing where no row has a number."""
+        mean, (low, high) = self.mean(method, metric), self.interval(method, metric)
+        spread = "" if np.isnan(low) else f" [{low:.3g}, {high:.3g}]"
+        return "" if np.isnan(mean) else f"{mean:.3g}{spread}"
+
     def __repr__(self) -> str:
         lost = f"; {len(self.refused)} refused" if self.refused else ""
         return f"<Evaluation of {', '.join(self.methods)} by {', '.join(self.metrics)}{lost}>"
 
     def to_markdown(self, path: str | os.PathLike | None = None) -> str:
         """The table, each mean with its 95 % interval; bold: the best, and what reaches it. Also written to `path`."""
-        arrows = {"higher": " (higher is better)", "lower": " (lower is better)", "": ""}
-        lines = ["| | " + " | ".join(f"{name}{arrows[self.better[name]]}" for name in self.metrics) + " |"]
+        lines = ["| | " + " | ".join(map(self.heading, self.metrics)) + " |"]
         lines.append("|---|" + "---|" * len(self.metrics))
         best = {metric: self.best(metric) for metric in self.metrics}
         for method in self.methods:
             cells = []
             for metric in self.metrics:
-                mean, (low, high) = self.mean(method, metric), self.interval(method, metric)
-                spread = "" if np.isnan(low) else f" [{low:.3g}, {high:.3g}]"
-                shown = "" if np.isnan(mean) else f"{mean:.3g}{spread}"
+                shown = self.cell(method, metric)
                 cells.append(f"**{shown}**" if method in best[metric] else shown)
             lines.append(f"| {method} | " + " | ".join(cells) + " |")
         notes = [

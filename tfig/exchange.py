@@ -111,7 +111,8 @@ def _facts(e: Explanation) -> dict[str, Any]:
     if e.target is not None:
         facts = {"target": e.target, **facts}
         if e.class_names is not None:
-            facts = {"class": [naming.class_name(e.class_names, number) for number in e.target], **facts}
+            names = {number: naming.class_name(e.class_names, number) for number in np.unique(e.target)}
+            facts = {"class": [names[number] for number in e.target], **facts}
     return facts
 
 

@@ -142,7 +142,7 @@ def write(e: Explanation, rows: Rows, out: str | None, ending: str, stem: str) -
     Raises:
         CommandError: it cannot be written.
     """
-    if out is not None and Path(out).suffix.lower() in (".html", ".htm"):
+    if out is not None and paged(Path(out)):
         _report(e, rows, Path(out))
     elif rows.pictures:
         several = len(rows.names) > 1
@@ -153,17 +153,22 @@ def write(e: Explanation, rows: Rows, out: str | None, ending: str, stem: str) -
             _tell(e, row, path, png)
     else:
         png = _destination(out, stem, ending, several=False)
-        _folder(png)
+        folder(png)
         e.plot(png, feature_names=rows.feature_names)
         e.save(png.with_suffix(".npz"))
         _listed(e, rows.names, png)
+
+
+def paged(out: Path) -> bool:
+    """Whether a report is asked for."""
+    return out.suffix.lower() in (".html", ".htm")
 
 
 def _report(e: Explanation, rows: Rows, out: Path) -> None:
     """One page of all rows, with the images as the files have them."""
     from tfig.pages.report import report
 
-    _folder(out)
+    folder(out)
     sizes = {picture.shape for picture in rows.pictures}
     image = np.stack(rows.pictures) if len(sizes) == 1 else None
     title = f"Why {e.provenance.get('model', 'the model')} said so"
@@ -268,12 +273,17 @@ def _destination(out: str | None, source: str, ending: str, several: bool) -> Pa
     return place.with_name(f"{place.stem}.{Path(source).stem}{place.suffix}") if several else place
 
 
-def _folder(path: Path) -> None:
+def folder(path: Path) -> None:
+    """Refuse a file in a folder that is not there.
+
+    Raises:
+        CommandError: naming the folder.
+    """
     if not path.parent.is_dir():
         raise CommandError(f"no such directory: {str(path.parent)!r}")
 
 
 def _write(path: Path, rgb: np.ndarray) -> None:
-    _folder(path)
+    folder(path)
     if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
         raise CommandError(f"could not write {str(path)!r}")

@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import cv2
 import numpy as np
 
 from tfig import picture, view
-from tfig.plots import table, tokens
+from tfig.plots import canvas, table, tokens
 from tfig.plots.panel import Panel
 
 SIDE = 512
@@ -48,10 +47,8 @@ def reduced(array: np.ndarray, side: int = SIDE) -> np.ndarray:
 
 def figure(drawn: Any, alt: str, dpi: int = 110) -> str:
     """A matplotlib figure as a picture in its own size."""
-    file = io.BytesIO()
-    drawn.savefig(file, format="png", dpi=dpi)
-    width = round(drawn.get_figwidth() * 96)
-    return f'<img alt="{escaped(alt)}" style="width:min(100%,{width}px)" src="{data("image/png", file.getvalue())}">'
+    width, source = round(drawn.get_figwidth() * 96), data("image/png", canvas.png(drawn, dpi))
+    return f'<img alt="{escaped(alt)}" style="width:min(100%,{width}px)" src="{source}">'
 
 
 def rgb(strength: float, alpha: float = 0.75) -> str:

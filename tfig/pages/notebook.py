@@ -1,13 +1,11 @@
 """An explanation as a notebook shows it: small, and quickly."""
 
-import io
-
 import numpy as np
 
 from tfig import view
 from tfig.explanation import Explanation
 from tfig.pages import markup
-from tfig.plots import image, sheet
+from tfig.plots import canvas, image, sheet
 
 ROWS, SIDE = 4, 192
 """Rows shown, and pixels of the side of a picture."""
@@ -32,12 +30,9 @@ def html(e: Explanation) -> str:
 def png(e: Explanation) -> bytes | None:
     """The figure of the first rows; None where there is nothing to draw, or nothing to draw with."""
     try:
-        drawn = sheet.plot(e[:ROWS])
+        return canvas.png(sheet.plot(e[:ROWS]), 72)
     except (ValueError, ImportError):
         return None
-    file = io.BytesIO()
-    drawn.savefig(file, format="png", dpi=72)
-    return file.getvalue()
 
 
 def _shown(part: sheet.Part, row: int, top: float | None) -> str:

@@ -103,7 +103,7 @@ class _Page:
         self.rows = len(next(iter(found.values()))) if found else 0
         self.parts = {name: sheet.parts(e, image, kind, words, self.rows) for name, e in found.items()}
         self.class_names = class_names
-        self.said = {name: _said(e) for name, e in list(found.items())[:1]}
+        self.outputs = next((_said(e) for e in found.values()), None)
 
     def contents(self) -> str:
         """Links to rows, where there are several."""
@@ -162,16 +162,13 @@ class _Page:
 
     def _classes(self, i: int) -> str:
         """The classes that score highest, where the model said them."""
-        for name, outputs in self.said.items():
-            if outputs is not None:
-                e = self.found[name]
-                names = e.class_names if self.class_names is None else self.class_names
-                order = np.argsort(-outputs[i], kind="stable")[:TOP]
-                rows = [
-                    [naming.class_name(names, c), (f"{outputs[i, c]:.4g}", float(outputs[i, c]), False)] for c in order
-                ]
-                return markup.grid(["class", "output"], rows, f"What the model says: the first {len(rows)}")
-        return ""
+        if self.outputs is None:
+            return ""
+        first, outputs = next(iter(self.found.values())), self.outputs[i]
+        names = first.class_names if self.class_names is None else self.class_names
+        order = np.argsort(-outputs, kind="stable")[:TOP]
+        rows = [[naming.class_name(names, c), (f"{outputs[c]:.4g}", float(outputs[c]), False)] for c in order]
+        return markup.grid(["class", "output"], rows, f"What the model says: the first {len(rows)}")
 
 
 def _said(e: Explanation) -> np.ndarray | None:
@@ -268,16 +265,14 @@ def _numbers(e: Explanation, i: int) -> list[Any]:
 
 def _evaluated(evaluation: Evaluation) -> str:
     """The table of methods by metrics; bold: the best, and what reaches it."""
-    arrows = {"higher": " (higher is better)", "lower": " (lower is better)", "": ""}
     best = {metric: evaluation.best(metric) for metric in evaluation.metrics}
 
     def cell(method: str, metric: str) -> Any:
-        mean, (low, high) = evaluation.mean(method, metric), evaluation.interval(method, metric)
-        spread = "" if np.isnan(low) else f" [{low:.3g}, {high:.3g}]"
-        return "" if np.isnan(mean) else (f"{mean:.3g}{spread}", mean, method in best[metric])
+        shown = evaluation.cell(method, metric)
+        return (shown, evaluation.mean(method, metric), method in best[metric]) if shown else ""
 
     table = markup.grid(
-        ["method", *(f"{name}{arrows[evaluation.better[name]]}" for name in evaluation.metrics)],
+        ["method", *map(evaluation.heading, evaluation.metrics)],
         [[method, *(cell(method, metric) for metric in evaluation.metrics)] for method in evaluation.methods],
         "Means over rows with 95 % bootstrap intervals; bold: the best, and those whose interval reaches it.",
     )

@@ -28,9 +28,7 @@ def _kind() -> Any:
             super().draw(renderer)
 
         def _repr_png_(self) -> bytes:
-            file = io.BytesIO()
-            self.savefig(file, format="png", dpi=DPI)
-            return file.getvalue()
+            return png(self, DPI)
 
     return Shown
 
@@ -49,6 +47,13 @@ def saved(drawn: Any, path: str | os.PathLike | None) -> Any:
     if path is not None:
         drawn.savefig(path, dpi=DPI)
     return drawn
+
+
+def png(drawn: Any, dpi: int) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    file = io.BytesIO()
+    drawn.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
 
 
 def scale_bar(place: Any, beside: Any, full: float) -> None:

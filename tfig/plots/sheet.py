@@ -136,8 +136,7 @@ def parts(
         if leaf.kind == "table":
             features += columns(name, leaf.attributions, leaf.x, words.feature_names, leaf.units)
             continue
-        picture = pictures.get(name, leaf.x) if leaf.kind == "image" else leaf.x
-        picture = _each(picture, len(e)) if leaf.kind == "image" else picture
+        picture = _each(pictures.get(name, leaf.x), len(e)) if leaf.kind == "image" else leaf.x
         panels = [
             Panel(
                 leaf.attributions[i], leaf.map[i], None if picture is None else picture[i], top,
@@ -207,7 +206,7 @@ def guess(attributions: np.ndarray, map_: np.ndarray, x: np.ndarray | None, word
     if words.tokens is not None and map_.ndim == 2 and (x is None or ids):
         return "tokens"
     if map_.ndim == 2 and ids and x is not None and x.shape == map_.shape and x.shape[1] > 1:
-        return "table" if words.feature_names is not None and words.tokens is None else "tokens"
+        return "tokens" if words.feature_names is None else "table"
     if map_.ndim <= 2 and attributions.ndim <= 2:
         long = map_.ndim == 2 and map_.shape[1] > WIDE and words.feature_names is None and layer is None
         return "series" if long else "table"
@@ -237,9 +236,7 @@ def _beside(name: str, inputs: Mapping[str, Any], map_: np.ndarray, tokens: Any,
     """The input that a map lies over: its own; or of a layer behind tokens those with the most different ones."""
     arrays = {key: leaf for key, leaf in inputs.items() if isinstance(leaf, np.ndarray)}
     known = [leaf for leaf in arrays.values() if leaf.dtype.kind in "iuOSU" and leaf.shape == map_.shape]
-    if name in arrays and not inside:
-        return arrays[name]
-    if name in arrays and arrays[name].ndim > 2:
+    if name in arrays and (not inside or arrays[name].ndim > 2):
         return arrays[name]
     if not known and hasattr(tokens, "get_vocabulary"):  # which the model holds: texts are what comes in
         words = [leaf for leaf in arrays.values() if leaf.dtype.kind in "OSU" and leaf.size == len(leaf)]
