@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import pytest
 
+from tfig.serving import trial
+
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "scripts"))
 
@@ -80,3 +82,17 @@ def digits():
 
     _, _, x, y = task.load()
     return task.train(), x, y
+
+
+@pytest.fixture(scope="session", autouse=True)
+def untried():
+    """Without warm-up requests an export does not ask its own signatures first: tests ask them, and each ask costs."""
+    run = trial.run
+
+    def asked_for(folder, name, wanted, source, served):
+        if wanted is not False:
+            run(folder, name, wanted, source, served)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "run", asked_for)
+        yield
