@@ -1,7 +1,6 @@
 """The answer: attributions with their provenance, their error, and ways to look at them."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from tfig import naming
 from tfig.layout import moved
 
 POLE = 100
@@ -80,7 +78,7 @@ class Explanation:
             x=take(self.x),
             trace=take(dict(self.trace)),
             explainer=None if self.explainer is None or self.explainer.by_row else self.explainer,
-            **{name: take(getattr(self, name)) for name in _ROWS},
+            **{name: take(getattr(self, name)) for name in ROWS},
         )
 
     def __repr__(self) -> str:
@@ -339,37 +337,9 @@ class Explanation:
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write everything to an ``.npz`` file, without pickle; `load` reads it back. Returns the path written."""
-        path = Path(path)
-        path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
-        arrays: dict[str, Any] = {}
-        header = {
-            "version": 1,
-            "method": self.method,
-            "parameters": dict(self.parameters),
-            "layer": self.layer,
-            "output": self.output,
-            "held": list(self.held),
-            "channels": {name: list(axes) for name, axes in self.channels.items()},
-            "attributions": _pack("attributions", self.attributions, arrays),
-            "x": _pack("x", self.x, arrays),
-            "trace": sorted(self.trace),
-            "class_names": self._called,
-            "provenance": dict(self.provenance),
-        }
-        for name in _ROWS:
-            if getattr(self, name) is not None:
-                arrays[name] = getattr(self, name)
-        arrays.update({f"trace/{name}": value for name, value in self.trace.items()})
-        np.savez_compressed(path, header=np.array(json.dumps(header)), **arrays)
-        return path
+        from tfig import archive
 
-    @property
-    def _called(self) -> dict[int, str] | None:
-        """Names of classes by number; of a function those of the classes that occur."""
-        if callable(self.class_names):
-            found = [one for one in (self.target, self.trace.get("against")) if one is not None]
-            return {int(i): naming.class_name(self.class_names, i) for one in found for i in np.unique(one)}
-        return naming.listed(self.class_names) or None
+        return archive.save(self, Path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Explanation":
@@ -378,24 +348,9 @@ class Explanation:
         Raises:
             ValueError: the file holds no explanation.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
-            header = json.loads(str(arrays["header"]))
-        except (KeyError, ValueError, TypeError) as error:
-            raise ValueError(
-                f"{os.fspath(path)!r} holds no tfig explanation; it must be a file written by save()."
-            ) from error
-        fields: dict[str, Any] = {name: header[name] for name in ("method", "parameters", "layer", "output")}
-        fields.update({name: arrays.get(name) for name in _ROWS})
-        fields["channels"] = {name: tuple(axes) for name, axes in header.get("channels", {}).items()}
-        trace = {name: arrays[f"trace/{name}"] for name in header["trace"]}
-        nests = {name: _unpack(header[name], arrays) for name in ("attributions", "x")}
-        fields["held"] = tuple(header.get("held", ()))
-        fields["provenance"] = header.get("provenance", {})
-        called = header.get("class_names")
-        fields["class_names"] = None if called is None else naming.listed({int(i): name for i, name in called.items()})
-        return cls(**nests, **fields, trace=trace)
+        from tfig import archive
+
+        return archive.load(path)
 
     @classmethod
     def concatenate(cls, parts: "list[Explanation]") -> "Explanation":
@@ -413,11 +368,12 @@ class Explanation:
             attributions=_join([part.attributions for part in parts]),
             x=_join([part.x for part in parts]),
             trace={name: np.concatenate([part.trace[name] for part in parts]) for name in first.trace},
-            **{name: joined(name) for name in _ROWS},
+            **{name: joined(name) for name in ROWS},
         )
 
 
-_ROWS = ("target", "score", "baseline_score", "convergence_delta")
+ROWS = ("target", "score", "baseline_score", "convergence_delta")
+"""The fields that have a number for each row."""
 
 
 def _map(nest: Nest, function) -> Any:
@@ -437,24 +393,3 @@ def _join(nests: list[Nest]) -> Nest:
     if isinstance(first, (list, tuple)):
         return type(first)(_join(list(leaves)) for leaves in zip(*nests, strict=True))
     return np.concatenate(nests)
-
-
-def _pack(name: str, nest: Nest, arrays: dict[str, np.ndarray]) -> Any:
-    """A JSON description of a nest, whose arrays go to `arrays` under names that start with `name`."""
-    if nest is None:
-        return None
-    if isinstance(nest, dict):
-        return {"dict": {key: _pack(f"{name}/{key}", value, arrays) for key, value in nest.items()}}
-    if isinstance(nest, (list, tuple)):
-        return {type(nest).__name__: [_pack(f"{name}/{i}", value, arrays) for i, value in enumerate(nest)]}
-    arrays[name] = nest.astype(np.bytes_ if isinstance(nest.flat[0], bytes) else np.str_) if nest.dtype == "O" else nest
-    return name
-
-
-def _unpack(packed: Any, arrays: Mapping[str, np.ndarray]) -> Nest:
-    if packed is None or isinstance(packed, str):
-        return arrays[packed] if packed else None
-    ((kind, parts),) = packed.items()
-    if kind == "dict":
-        return {key: _unpack(value, arrays) for key, value in parts.items()}
-    return {"list": list, "tuple": tuple}[kind](_unpack(value, arrays) for value in parts)
