@@ -12,7 +12,6 @@ from typing import Any
 
 from tfig import catalogue, console, files
 from tfig.console import CommandError
-from tfig.entry import Leaf
 from tfig.serving import audit, protocol, sizing
 from tfig.serving.export import export, latest, versions
 
@@ -126,7 +125,7 @@ def _add_query(commands: Any) -> None:
     console.add_scale(one)
     console.add_preprocess(one)
     one.add_argument("--seed", type=int, help="seed of the noise (default: as exported)")
-    _add_connection(one)
+    console.add_connection(one)
     console.add_out(one)
     one.set_defaults(run=run_query)
 
@@ -139,7 +138,7 @@ def _add_inspect(commands: Any) -> None:
         "directory", metavar="DIR", help="of a model's versions, or of one version; with --server, the model's name"
     )
     one.add_argument("--server", metavar="ADDRESS", help="ask the server at host:port, or unix:PATH, instead")
-    _add_connection(one)
+    console.add_connection(one)
     one.set_defaults(run=run_inspect)
 
 
@@ -160,15 +159,8 @@ def _add_load(commands: Any) -> None:
     )
     one.add_argument("--tolerance", type=float, default=1e-5, metavar="SHARE", help="of the map's largest value")
     one.add_argument("--retries", type=int, metavar="N", help="default: until the timeout; 0 counts each refusal lost")
-    _add_connection(one)
+    console.add_connection(one)
     one.set_defaults(run=run_load)
-
-
-def _add_connection(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="default: %(default)s")
-    one.add_argument("--ca", metavar="PEM", help="who signs the server's certificate, for TLS")
-    one.add_argument("--certificate", metavar="PEM", help="your certificate, for mutual TLS")
-    one.add_argument("--key", metavar="PEM", help="its private key")
 
 
 def _client(options: argparse.Namespace, address: str, model: str, **others: Any) -> Any:
@@ -176,17 +168,6 @@ def _client(options: argparse.Namespace, address: str, model: str, **others: Any
 
     files = {name: getattr(options, name) for name in ("ca", "certificate", "key")}
     return Client(address, model, timeout=options.timeout, **files, **others)
-
-
-def _offered(client: Any, options: argparse.Namespace) -> tuple[str, list[Leaf]]:
-    """(the explanation asked for, the inputs it takes)."""
-    offered = client.explanations()
-    if not offered:
-        raise CommandError(f"model {options.model!r} on {options.address} offers no explanations")
-    name = options.name or ("explain" if "explain" in offered or len(offered) > 1 else next(iter(offered)))
-    if name not in offered:
-        raise CommandError(f"model {options.model!r} offers {', '.join(offered)}; pass --name")
-    return name, [Leaf(alias, tuple(shape), dtype) for alias, (shape, dtype) in offered[name].inputs.items()]
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -265,7 +246,7 @@ def run_query(options: argparse.Namespace) -> None:
     client = _client(options, options.address, options.model, version=options.version)
     try:
         with client, warnings.catch_warnings():
-            name, takes = _offered(client, options)
+            name, takes = console.offered(client, options.name, options.model, options.address)
             rows = files.read(options.images, takes, options.scale, options.preprocess)
             e = client.explain(rows.x, name, target, against, baseline, options.seed)
     except ServingError as error:
@@ -336,7 +317,7 @@ def run_load(options: argparse.Namespace) -> None:
             raise CommandError(f"--{word} is {getattr(options, word)}; it must be positive")
     try:
         with _client(options, options.address, options.model) as client:
-            name, takes = _offered(client, options)
+            name, takes = console.offered(client, options.name, options.model, options.address)
     except ServingError as error:
         raise CommandError(str(error)) from error
     x = load.sample(takes, options.rows)

@@ -174,7 +174,7 @@ def _served(name: str, explainer: Explainer, structure: Any, leaves: list[entry.
         for leaf in leaves
     ]
     try:
-        posed = explainer.pose(structure, empty, explainer.target)
+        posed = explainer.anywhere().pose(structure, empty, explainer.target)
     except (ValueError, TypeError) as error:
         advice = ""
         if isinstance(error, TypeError) or "radient" in type(error).__name__:

@@ -5,6 +5,8 @@ import contextlib
 import gc
 import pathlib
 import re
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -99,7 +101,7 @@ ORDER = [
     ("kernels",),
     ("methods",),
     ("program", "explanation"),
-    ("view", "arguments", "catalogue", "provenance", "archive"),
+    ("devices", "view", "arguments", "catalogue", "provenance", "archive"),
     ("plots",),
     ("summary", "exchange"),
     ("tally",),
@@ -185,6 +187,12 @@ def test_a_model_is_traced_once_for_all_that_reads_it(monkeypatch):
     traced = len(calls)
     tfig.explain(model, x, tfig.IntegratedGradients(4), layer="conv")
     assert len(calls) - traced <= 4  # the layer's outputs at x and at the baseline, and what else leads to it
+
+
+def test_rows_are_split_over_four_devices():
+    script = pathlib.Path(__file__).with_name("four_devices.py")
+    ran = subprocess.run([sys.executable, "-W", "ignore", script], check=False, capture_output=True, text=True)
+    assert ran.stdout.endswith("all hold\n"), ran.stderr[-2000:]
 
 
 def test_a_change_of_the_model_is_a_new_question():

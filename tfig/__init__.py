@@ -19,6 +19,7 @@ from tfig import metrics as metrics
 from tfig import rules as rules
 from tfig.api import Explainer as Explainer
 from tfig.api import explain as explain
+from tfig.batch.table import read as read
 from tfig.catalogue import methods as methods
 from tfig.comparison import Comparison as Comparison
 from tfig.comparison import compare as compare
@@ -70,4 +71,5 @@ from tfig.serving import export as export
 from tfig.summary import Summary as Summary
 from tfig.summary import summary as summary
 from tfig.survey import forget as forget
+from tfig.tally import Tally as Tally
 from tfig.version import VERSION as __version__

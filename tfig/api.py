@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 from tfig import arguments, baselines, entry, slices
 from tfig.catalogue import method_named
+from tfig.devices import first, named, spread
 from tfig.explanation import Explanation
 from tfig.layout import moved
 from tfig.methods.checks import whole
@@ -40,6 +42,7 @@ def explain(
     seed: int | np.ndarray = 0,
     progress: bool = False,
     class_names: Any = None,
+    devices: Sequence[str] | None = None,
 ) -> Explanation:
     """Which parts of x made the model say this?
 
@@ -73,6 +76,9 @@ def explain(
         progress: show Keras' progress bar, in rows.
         class_names: what classes are called, for `target` and for pictures: a list, a dict by number (or of numbers by
             name), or a function number -> name, for pictures alone; by default `model.class_names` where it has them.
+        devices: names ("GPU:0", ...) of devices among which rows are split, each with a program of its own; nothing is
+            exchanged between them. By default those of the `tf.distribute.MirroredStrategy` in whose scope the model
+            was made, which keeps its weights on each; else the one that TensorFlow chooses.
 
     Returns:
         an `Explanation`.
@@ -90,7 +96,7 @@ def explain(
     """
     explainer = Explainer(
         model, method, target=target, output=output, layer=layer, baseline=baseline, batch_size=batch_size, seed=seed,
-        progress=progress, class_names=class_names,
+        progress=progress, class_names=class_names, devices=devices,
     )  # fmt: skip
     return explainer(x)
 
@@ -106,6 +112,7 @@ class Posed(NamedTuple):
         leaves: the model's inputs, with the axes of their channels.
         channels: the axis of channels of the layer's outputs.
         aside: what a callable target takes beside the outputs.
+        structure, question: of what the program is made.
     """
 
     program: Program
@@ -116,6 +123,8 @@ class Posed(NamedTuple):
     leaves: list[entry.Leaf]
     channels: int
     aside: tuple[np.ndarray, ...] = ()
+    structure: Any = None
+    question: Any = None
 
 
 class Explainer:
@@ -139,6 +148,7 @@ class Explainer:
         seed: int | np.ndarray = 0,
         progress: bool = False,
         class_names: Any = None,
+        devices: Sequence[str] | None = None,
     ):
         if not callable(model) and entry.serving_signature(model) is None:
             raise ValueError(
@@ -160,6 +170,7 @@ class Explainer:
         if batch_size is not None:
             whole("batch_size", batch_size)
         self.batch_size, self.progress, self.class_names = batch_size, progress, class_names
+        self._devices = named(model, devices)
 
     def __call__(self, x: Any, target: Any = None) -> Explanation:
         """Explain `x`; `target` takes the place of the one given at construction."""
@@ -179,9 +190,12 @@ class Explainer:
         """
         structure, leaves = self._read(x)
         posed = self.pose(structure, leaves, self.target)
-        one = copy.copy(self)
-        one.batch_size = 1  # a number of rows is no part of what is compiled
-        next(one.answers(posed, leaves, self._sides(posed, [leaf[:1] for leaf in leaves])))
+        row = [leaf[:1] for leaf in leaves]
+        for device in self._devices or (None,):
+            one = copy.copy(self)
+            one.batch_size = 1  # a number of rows is no part of what is compiled
+            one._devices = () if device is None else (device,)
+            next(one.answers(posed, row, self._sides(posed, row)))
         return self
 
     def _answer(self, x: Any, target: Any, progress: bool) -> Explanation:
@@ -236,35 +250,57 @@ class Explainer:
         other.target = target
         return other
 
+    def anywhere(self) -> "Explainer":
+        """The same question, on the device that TensorFlow chooses."""
+        other = copy.copy(self)
+        other._devices = ()
+        return other
+
     def answers(
         self, posed: "Posed", leaves: list[np.ndarray], sides: list[np.ndarray], progress: bool = False
     ) -> Iterator[tuple[slice, dict[str, Any]]]:
         """What the program says of rows `leaves`, chunk by chunk: (which rows, its answer)."""
-        rows, compiled = len(leaves[0]), posed.program
+        rows = len(leaves[0])
         seeds = arguments.per_row("seed", self.seed, rows)
         size = self.batch_size or int(np.clip(CHUNK_ELEMENTS // max(leaf.size // rows for leaf in leaves), 1, 256))
         # What is watched moves: samples of a few rows fill a chunk as well as many rows do.
         step = max(1, min(size, rows) // 16) if progress else size
+        step = min(step, -(-rows // max(1, len(self._devices))))
         bar = keras.utils.Progbar(rows, unit_name="row") if progress else None
-        for start in range(0, rows, step):
-            span = slice(start, start + step)
-            given = [value if len(value) == 1 else value[span] for value in posed.fed] if compiled.fed else []
-            try:
-                answer = compiled.run(
-                    tuple(tf.convert_to_tensor(leaf[span]) for leaf in leaves),
-                    *(tf.constant(values[span]) for values in (posed.target, posed.against, seeds)),
-                    tf.constant(size, tf.int32),
-                    tuple(map(tf.convert_to_tensor, given)),
-                    tuple(tf.convert_to_tensor(side[span]) for side in sides),
-                    tuple(tf.convert_to_tensor(side[span]) for side in posed.aside),
-                )
-            except tf.errors.InvalidArgumentError as error:
-                raise _failed(compiled, error.message) from error
-            if compiled.calls and len(answer["score"]) != len(leaves[0][span]):
-                raise _failed(compiled, f"it gave {len(answer['score'])} scores for {len(leaves[0][span])} rows")
+        spans = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+        ask = functools.partial(self._asked, posed, leaves, sides, seeds, size)
+        answers = spread(ask, spans, self._devices, self.model) if self._devices else map(ask, spans)
+        for span, answer in zip(spans, answers, strict=True):
             yield span, answer
             if bar:
-                bar.add(min(step, rows - start))
+                bar.add(span.stop - span.start)
+
+    def _asked(
+        self,
+        posed: "Posed",
+        leaves: list[np.ndarray],
+        sides: list[np.ndarray],
+        seeds: np.ndarray,
+        size: int,
+        span: slice,
+    ) -> dict[str, Any]:
+        """What the program says of rows `span`, on the device that this is called on."""
+        compiled = program(self.model, posed.structure, posed.question) if self._devices else posed.program
+        given = [value if len(value) == 1 else value[span] for value in posed.fed] if compiled.fed else []
+        try:
+            answer = compiled.run(
+                tuple(tf.convert_to_tensor(leaf[span]) for leaf in leaves),
+                *(tf.constant(values[span]) for values in (posed.target, posed.against, seeds)),
+                tf.constant(size, tf.int32),
+                tuple(map(tf.convert_to_tensor, given)),
+                tuple(tf.convert_to_tensor(side[span]) for side in sides),
+                tuple(tf.convert_to_tensor(side[span]) for side in posed.aside),
+            )
+        except tf.errors.InvalidArgumentError as error:
+            raise _failed(compiled, error.message) from error
+        if compiled.calls and len(answer["score"]) != len(leaves[0][span]):
+            raise _failed(compiled, f"it gave {len(answer['score'])} scores for {len(leaves[0][span])} rows")
+        return answer
 
     def pose(self, structure: Any, leaves: list[np.ndarray], target: Any, held: Sequence[int] | None = None) -> "Posed":
         """The program for rows `leaves` of inputs `structure`, and what it is fed beside them.
@@ -297,9 +333,12 @@ class Explainer:
         read = () if any(leaf.explained for leaf in described) else self._read_by(layer, structure)
         rule, fed, tokens = arguments.start(self.method, self.baseline, described, leaves, read)
         question = Question(self.method, asked.quantity, layer, rule, tokens, channels, which)
-        compiled = program(self.model, structure, question)
+        with first(self._devices, self.model):
+            compiled = program(self.model, structure, question)
         self._check_range(compiled, asked.target, asked.against)
-        return Posed(compiled, asked.target, asked.against, fed, layer, described, channels, asked.aside)
+        return Posed(
+            compiled, asked.target, asked.against, fed, layer, described, channels, asked.aside, structure, question
+        )
 
     def map(self, dataset: Iterable[Any], progress: bool | None = None) -> Iterator[Explanation]:
         """Explain a stream of batches, one `Explanation` each, holding one batch at a time.

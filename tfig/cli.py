@@ -5,15 +5,14 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
-from tfig import api, catalogue, console, entry, files
+from tfig import catalogue, console, entry, files
+from tfig.batch import commands as batch
 from tfig.comparison import compare
 from tfig.console import CommandError
 from tfig.evaluation import evaluate
 from tfig.metrics import METRICS
 from tfig.pages.report import report
-from tfig.score import Contrast
 from tfig.serving import commands as serving
 from tfig.version import VERSION
 
@@ -108,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
         "methods", help="list the methods", description="List the methods: what each is, its paper, what it needs."
     )
     listing.set_defaults(run=run_methods)
+    batch.add(commands)
     serving.add(commands)
     return top
 
@@ -206,20 +206,12 @@ def run_explain(options: argparse.Namespace) -> None:
     """Explain rows and write pictures and numbers, or a report."""
     files.check(options.images)
     names = files.class_names(options.classes)
-    target: Any = console.class_of("--target", options.target, names)
-    method = catalogue.method_named(options.method)
     model = console.load_model(options.model)
     rows = files.read(options.images, list(entry.declared(model).values()), options.scale, options.preprocess)
-    if options.against is not None:
-        against: Any = console.class_of("--against", options.against, names)
-        target = Contrast("predicted" if target is None else target, against)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the notes are printed beside the answer
-        explainer = api.Explainer(
-            model, method, target=target, output=options.output, layer=options.layer,
-            baseline=console.baseline_of(options.baseline), batch_size=options.batch_size, seed=options.seed,
-            class_names=names,
-        )  # fmt: skip
+        explainer = console.explainer(model, options, names)
+        method = explainer.method
         with console.waiting(f"compiling {method.name} for {options.model}, once"):
             explainer.compile(rows.x)
         with console.waiting(f"explaining {len(rows.names)} row(s)"):

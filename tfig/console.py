@@ -12,6 +12,9 @@ import keras
 import tensorflow as tf
 
 from tfig import naming
+from tfig.api import Explainer
+from tfig.entry import Leaf
+from tfig.score import Contrast
 
 PATIENCE = 2.0
 """Seconds after which a command says what it is waiting for."""
@@ -78,6 +81,14 @@ def add_classes(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_connection(parser: argparse.ArgumentParser) -> None:
+    """The options of a connection to a server."""
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="default: %(default)s")
+    parser.add_argument("--ca", metavar="PEM", help="who signs the server's certificate, for TLS")
+    parser.add_argument("--certificate", metavar="PEM", help="your certificate, for mutual TLS")
+    parser.add_argument("--key", metavar="PEM", help="its private key")
+
+
 def class_of(option: str, text: str | None, names: Any = None) -> int | str | None:
     """A class index, name or word, from an option's text.
 
@@ -122,3 +133,31 @@ def load_model(path: str) -> Any:
         raise CommandError(
             f"{path!r} is no model that loads (.keras, .h5 or SavedModel directory): {reason}"
         ) from error
+
+
+def explainer(model: Any, options: argparse.Namespace, names: Any, devices: Any = None) -> Explainer:
+    """What the options of a command ask of a model."""
+    target: Any = class_of("--target", options.target, names)
+    if options.against is not None:
+        against: Any = class_of("--against", options.against, names)
+        target = Contrast("predicted" if target is None else target, against)
+    return Explainer(
+        model, options.method, target=target, output=options.output, layer=options.layer,
+        baseline=baseline_of(options.baseline), batch_size=options.batch_size, seed=options.seed, class_names=names,
+        devices=devices,
+    )  # fmt: skip
+
+
+def offered(client: Any, name: str | None, model: str, address: str) -> tuple[str, list[Leaf]]:
+    """(the explanation asked for of a model on a server, the inputs it takes).
+
+    Raises:
+        CommandError: it is not there.
+    """
+    found = client.explanations()
+    if not found:
+        raise CommandError(f"model {model!r} on {address} offers no explanations")
+    name = name or ("explain" if "explain" in found or len(found) > 1 else next(iter(found)))
+    if name not in found:
+        raise CommandError(f"model {model!r} offers {', '.join(found)}; pass --name")
+    return name, [Leaf(alias, tuple(shape), dtype) for alias, (shape, dtype) in found[name].inputs.items()]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,9 +85,6 @@ def images(paths: list[str], takes: list[Leaf], scale: str, preprocess: str | No
     Raises:
         CommandError: a file is missing or no image, or the model does not take images.
     """
-    if preprocess is not None and scale != "0,1":
-        raise CommandError("--preprocess says what black and white are; leave --scale out")
-    low, high = (0.0, 255.0) if preprocess else _scale(scale)
     shape = takes[0].shape if len(takes) == 1 else ()
     if len(shape) != 4 or shape[-1] not in (1, 3):
         described = ", ".join(f"{leaf.name} {list(leaf.shape)}" for leaf in takes) or "unknown inputs"
@@ -97,17 +95,24 @@ def images(paths: list[str], takes: list[Leaf], scale: str, preprocess: str | No
     rows, pictures = [], []
     for path in paths:
         whole = _pixels(path, cv2.IMREAD_GRAYSCALE if shape[-1] == 1 else cv2.IMREAD_COLOR)
-        pixels = whole
-        height, width = shape[1] or pixels.shape[0], shape[2] or pixels.shape[1]
-        if pixels.shape[:2] != (height, width):
-            smaller = height * width < pixels.shape[0] * pixels.shape[1]
-            pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-        rows.append(low + (high - low) * pixels.reshape(height, width, shape[-1]).astype(np.float32) / 255)
+        rows.append(taken(whole, shape, scale, preprocess))
         pictures.append(whole if whole.shape[-1] == 3 else _pixels(path, cv2.IMREAD_COLOR))
     if len({row.shape for row in rows}) > 1:
         raise CommandError("the model takes images of any size, and these differ in size; explain them one at a time")
-    x = np.stack(rows)
-    return Rows(x if preprocess is None else _preprocessed(x, preprocess), paths, tuple(pictures))
+    return Rows(np.stack(rows), paths, tuple(pictures))
+
+
+def taken(pixels: np.ndarray, shape: Sequence[int | None], scale: str, preprocess: str | None = None) -> np.ndarray:
+    """An image, uint8 [H, W, C], as a model takes it that takes [B, H, W, C]: in its size, between black and white."""
+    if preprocess is not None and scale != "0,1":
+        raise CommandError("--preprocess says what black and white are; leave --scale out")
+    low, high = (0.0, 255.0) if preprocess else _scale(scale)
+    height, width = shape[1] or pixels.shape[0], shape[2] or pixels.shape[1]
+    if pixels.shape[:2] != (height, width):
+        smaller = height * width < pixels.shape[0] * pixels.shape[1]
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    x = low + (high - low) * pixels.reshape(height, width, shape[-1] or 1).astype(np.float32) / 255
+    return x if preprocess is None else _preprocessed(x[np.newaxis], preprocess)[0]
 
 
 def class_names(path: str | None) -> Any:

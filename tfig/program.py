@@ -2,10 +2,11 @@
 
 import collections
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import keras
@@ -344,10 +345,32 @@ def _is_cut(problem: Problem) -> bool:
     return all(gradient is None for gradient in tape.gradient(value, source.x))
 
 
+_place: contextvars.ContextVar[str | None] = contextvars.ContextVar("place", default=None)
+
+
+@contextlib.contextmanager
+def placed(device: str | None, strategy: tf.distribute.Strategy | None = None) -> Iterator[None]:
+    """Programs made here are traced for a device and run on it, and read the copies of variables that a strategy keeps
+    there."""
+    before = _place.set(device)
+    try:
+        with contextlib.nullcontext() if strategy is None else strategy.scope(), tf.device(device):
+            yield
+    finally:
+        _place.reset(before)
+
+
 def traced(body: Callable[..., Any], signature: Sequence[Any]) -> Any:
     """A function of tensors, traced once, while nobody else replaces layers."""
+    device = _place.get()
+
+    def there(*arguments: Any) -> Any:
+        with tf.device(device):
+            return body(*arguments)
+
     with slices.LOCK:
-        return tf.function(body, input_signature=signature, autograph=False).get_concrete_function()
+        made = tf.function(there if device else body, input_signature=signature, autograph=False)
+        return made.get_concrete_function()
 
 
 T = TypeVar("T")
@@ -404,7 +427,7 @@ def _key(network: Network) -> tuple:
     model = network.model()
     named = str(tf.nest.map_structure(lambda leaf: leaf.name, network.structure))
     which = getattr(model, "__func__", None)
-    return tuple(network.leaves), named, slices.state(model), surroundings(model), which
+    return tuple(network.leaves), named, slices.state(model), surroundings(model), which, _place.get()
 
 
 def drop(model: Any) -> None:

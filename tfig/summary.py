@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -118,30 +118,36 @@ def summary(
     """
     found: dict[str, np.ndarray] = {}
     values: dict[str, np.ndarray | None] = {}
-    words = Words(tokens, feature_names, channel_names)
-    for leaf in sheet.explained(e, kind, words):
-        if leaf.kind == "table":
-            features = columns(leaf.name, leaf.attributions, leaf.x, feature_names, leaf.units)
-        elif leaf.kind == "tokens":
-            features = _by_word(leaf, tokens)
-        else:
-            features = _by_channel(leaf, channel_names)
-        for feature in features:
-            found[feature.name], values[feature.name] = feature.attributions, feature.values
+    for feature in features(e, kind, Words(tokens, feature_names, channel_names)):
+        found[feature.name], values[feature.name] = feature.attributions, feature.values
     whole = Summary(found, values, e.method)
     order = sorted(found, key=lambda name: -whole.mean(name))
     return Summary({name: found[name] for name in order}, {name: values[name] for name in order}, e.method)
 
 
+def features(e: Explanation, kind: str | Mapping[str, str] | None, words: Words) -> Iterator[Feature]:
+    """The features of a table, channels of an image or a series, and words of texts, over all rows."""
+    for leaf in sheet.explained(e, kind, words):
+        if leaf.kind == "table":
+            yield from columns(leaf.name, leaf.attributions, leaf.x, words.feature_names, leaf.units)
+        elif leaf.kind == "tokens":
+            yield from _by_word(leaf, words.tokens)
+        else:
+            yield from _by_channel(leaf, words.channel_names)
+
+
 def _by_word(leaf: sheet.Leaf, tokens: Any) -> list[Feature]:
     """What each word did each time it occurs, padding left out."""
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[tuple[int, float]]] = {}
     for row, map_ in enumerate(leaf.map):
         words, ids = sheet.spoken(leaf, tokens, row, len(leaf.map))
         for word, value, out in zip(words, map_, naming.padding(words, ids), strict=True):
             if not out:
-                found.setdefault(word, []).append(float(value))
-    return [Feature(word, None, np.array(values)) for word, values in found.items()]
+                found.setdefault(word, []).append((row, float(value)))
+    return [
+        Feature(word, None, np.array([value for _, value in times]), np.array([row for row, _ in times]))
+        for word, times in found.items()
+    ]
 
 
 def _by_channel(leaf: sheet.Leaf, names: Any) -> list[Feature]:

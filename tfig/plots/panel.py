@@ -40,11 +40,12 @@ class Panel(NamedTuple):
 
 
 class Feature(NamedTuple):
-    """A column of a table: name, values [B] or None, attributions [B]."""
+    """A column of a table: name, values [B] or None, attributions [B]; of a word, which row each time is of."""
 
     name: str
     values: np.ndarray | None
     attributions: np.ndarray
+    rows: np.ndarray | None = None
 
 
 def columns(

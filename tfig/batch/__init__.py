@@ -1,0 +1,1 @@
+"""Explanations of as many rows as there are."""
