@@ -7,6 +7,7 @@ strongest places (two tokens; as many pixels as the shape has) are in it; how of
 insertion - deletion.
 
 Usage: transformers.py [tokens|shapes] [METHOD...]   (by default both and all)
+       transformers.py baselines
 """
 
 import pathlib
@@ -181,9 +182,40 @@ def shapes(names: list[str]) -> None:
         shown(name, {**scored(e.heatmap(), truth), "area": area}, took)
 
 
+def baselines() -> None:
+    """Integrated gradients of tokens from each baseline, without and with a normalisation behind the embedding."""
+    for normalised in (False, True):
+        keras.utils.set_random_seed(0)
+        x, y, _ = planted(20000, 0)
+        ids = keras.Input((16,), dtype="int32")
+        h = Positions()(L.Embedding(32, 32, name="words")(ids))
+        h = L.LayerNormalization()(h) if normalised else h
+        model = keras.Model(ids, L.Dense(4)(L.GlobalAveragePooling1D()(blocks(h, 2, 32, "last"))))
+        fit(model, x, y, 6)
+        rows, classes, truth = planted(200, 1)
+        right = model.predict(rows, verbose=0).argmax(1) == classes
+        rows, truth = rows[right][:ROWS], truth[right][:ROWS]
+        behind = "LayerNormalization" if normalised else "no normalisation"
+        columns = [*scored(np.ones((1, 2)), np.ones((1, 2))), "|delta| / |F - F'|"]
+        header(f"Integrated gradients of tokens by their baseline, {behind} behind", columns)
+        given = {
+            "zeros": None, "vocabulary": "vocabulary", "mean of the row": tfig.baselines.AtLayer("mean"), "token 0": 0,
+            "a frequent token": 7, "8 other texts": tfig.baselines.Dataset(x[:8]),
+        }  # fmt: skip
+        for name, baseline in given.items():
+            begin = time.perf_counter()
+            e = tfig.explain(model, rows, layer="words", baseline=baseline)
+            marks = scored(e.attributions.sum(-1), truth)
+            marks["delta"] = np.abs(e.convergence_delta) / np.abs(e.score - e.baseline_score)
+            shown(name, marks, (time.perf_counter() - begin) / len(rows))
+
+
 def main() -> None:
     """Print the tables."""
     warnings.simplefilter("ignore")
+    if sys.argv[1:] == ["baselines"]:
+        baselines()
+        return
     arguments = sys.argv[1:]
     for name, table in (("tokens", tokens), ("shapes", shapes)):
         if not arguments or arguments[0] not in ("tokens", "shapes") or arguments[0] == name:

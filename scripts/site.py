@@ -132,9 +132,12 @@ API = {
     "Explaining": ("explain", "Explainer", "Explanation", "methods", "forget"),
     "Questions": ("Contrast", "At"),
     "Many methods, many rows": ("compare", "Comparison", "evaluate", "Evaluation", "summary", "Summary"),
+    "More rows than one call holds": (
+        "read", "Tally", "beam.Explanations", "beam.Explain", "beam.Failure", "beam.Tallied"
+    ),
     "For people": ("report", "callbacks.Explain"),
     "Baselines": tuple(f"baselines.{name}" for name in (
-        "Constant", "Mean", "Blur", "Uniform", "Gaussian", "MaxDistance", "Mode", "Dataset", "Boundary", "AtLayer"
+        "Constant", "Mean", "Blur", "Uniform", "Gaussian", "MaxDistance", "Vocabulary", "Mode", "Dataset", "Boundary", "AtLayer"
     )),
     "Rules of relevance": tuple(f"rules.{name}" for name in ("Epsilon", "ZPlus", "AlphaBeta", "Gamma", "Composite")),
     "Serving": ("export", *(f"serving.{name}" for name in ("Client", "AsyncClient", "serve", "guard", "ServingError"))),
@@ -148,6 +151,7 @@ BY_PLACE = ("methods", "summary")
 def api() -> str:
     """A page of the public names, by what they are for."""
     import tfig
+    import tfig.beam
     from tfig.methods import REGISTRY
 
     lines = ["# API", "", "Shapes are written `[B, H, W, C]`: rows, height, width, channels.", ""]

@@ -186,3 +186,30 @@ def test_a_baseline_object_is_part_of_the_question_by_value():
         tfig.explain(model, x, baseline=np.random.default_rng().uniform(size=(8, 8, 3)))
         tfig.explain(model, x, baseline=0.25)
     assert len(program._programs[model]) == 3
+
+
+@pytest.mark.parametrize(
+    ("baseline", "layer"),
+    [("vocabulary", None), (tfig.baselines.AtLayer("vocabulary"), "words"), (tfig.baselines.Vocabulary(), "words")],
+)
+def test_the_mean_of_a_vocabulary_is_where_a_path_begins(baseline, layer):
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential([
+        keras.Input((4,), dtype="int32"), layers.Embedding(9, 3, name="words"), layers.Flatten(),
+        layers.Dense(5, activation="tanh"), layers.Dense(2),
+    ])  # fmt: skip
+    ids = np.random.default_rng(0).integers(0, 9, (3, 4))
+    e = tfig.explain(model, ids, baseline=baseline, target=1, layer=layer)
+    table, first, bias, second, last = (np.asarray(w, "float64") for w in model.get_weights())
+    start = np.tanh(np.tile(table.mean(0), 4) @ first + bias) @ second + last
+    np.testing.assert_allclose(e.baseline_score, np.full(3, start[1]), atol=1e-6)
+    assert np.abs(e.convergence_delta).max() < 1e-5
+    assert tfig.explain(model, ids, "gradient", baseline=baseline, layer=layer).baseline_score is None  # not looked at
+
+
+def test_what_has_no_vocabulary_says_so():
+    model = zoo.build("sequential")
+    for layer in (None, "conv"):
+        with pytest.raises(ValueError, match="mean of an embedding's table"):
+            tfig.explain(model, zoo.images(), baseline="vocabulary", layer=layer)

@@ -152,15 +152,21 @@ def test_what_is_kept(model, tmp_path):
     assert max(sizes) < ROWS * 8 * 8 * 3 * 4
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e30])
-def test_halves_keep_eleven_bits_whatever_the_scale(scale):
-    """The error is half a unit in the eleventh place of the largest, where float16 alone would give zeros or inf."""
+@pytest.mark.parametrize(("dtype", "bound"), [("float16", 2.0**-11), ("int8", 1 / 254)])
+@pytest.mark.parametrize("scale", [1e-36, 1.0, 1e30])
+def test_few_bits_are_of_the_largest_whatever_the_scale(scale, dtype, bound):
+    """Off by half a unit in the largest's eleventh place, or half of its 127th part; float16 alone has 0 or inf."""
     map_ = (np.random.default_rng(0).normal(size=(5, 7)) * scale).astype("float32")
-    about = dict.fromkeys(("about", "nest", "maps", "fields", "trace"))
-    cell = table._cell(map_, table.Header(kept="attributions", dtype="float16", **about))
-    found = np.frombuffer(cell["data"], "float16").astype("float64") * cell["scale"]
-    assert np.abs(found - map_.ravel()).max() <= 2.0**-11 * np.abs(map_).max()
-    np.testing.assert_allclose(table._array(cell).ravel(), found, rtol=1e-7)
+    header = table.Header(
+        kept="attributions", dtype=dtype, **dict.fromkeys(("about", "nest", "maps", "fields", "trace"))
+    )
+    cell = table._cell(map_, header)
+    found = np.frombuffer(cell["data"], cell["dtype"]).astype("float64") * cell["scale"]
+    assert cell["dtype"] == dtype and np.abs(found - map_.ravel()).max() <= bound * (1 + 1e-6) * np.abs(map_).max()
+    np.testing.assert_allclose(table._array(cell).ravel(), found, rtol=1e-7, atol=1e-45)
+    map_[0, 0] = np.nan
+    assert np.isnan(table._array(table._cell(map_, header))).sum() == 1
+    assert (table._array(table._cell(0 * np.ones_like(map_), header)) == 0).all()
 
 
 def example(**features):

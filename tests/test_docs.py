@@ -18,7 +18,7 @@ from tfig.cli import main, parser
 from tfig.serving import trial
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("tour", "index", "choosing", "serving"))]
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("tour", "index", "choosing", "serving", "scale"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -54,6 +54,10 @@ def test_its_blocks_run_in_their_order(page, names):
     code = blocks(page, "python")
     assert code
     server = None
+    if any("tfig.read(" in block for block in code):
+        names["model"].save("model.keras")
+        np.save("rows.npy", names["x"])
+        assert main(["batch", "model.keras", "rows.npy", "-o", "explained", "--method", "gradient"]) == 0
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

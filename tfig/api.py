@@ -66,10 +66,10 @@ def explain(
             counts calls, ``:-1`` from the last. A model of integers alone is explained at its embedding, where inputs
             of more than zeros and ones are looked up in one; of several the error names the first to try.
         baseline: None, the method's default; a name ("zeros", "black", "white", "mean", "blur", "uniform", "gaussian",
-            "max_distance", "boundary"), number, array (``[...]``, ``[1, ...]`` or ``[B, ...]``), nest of these, or
-            `tfig.baselines` object. In input space also at a layer, unless wrapped in `tfig.baselines.AtLayer`; for
-            integer inputs, ints are tokens, and names and fractions lie at the layer. Methods without a baseline
-            do not look at it.
+            "max_distance", "boundary", "vocabulary"), number, array (``[...]``, ``[1, ...]`` or ``[B, ...]``), nest of
+            these, or `tfig.baselines` object. In input space also at a layer, unless wrapped in
+            `tfig.baselines.AtLayer`; for integer inputs, ints are tokens, and names and fractions lie at the layer.
+            Methods without a baseline do not look at it.
         batch_size: rows the model evaluates together; by default as many as hold four million input elements, at
             most 256.
         seed: int for every row, or `[B]` ints; noise is a function of the row's seed alone.
@@ -331,7 +331,8 @@ class Explainer:
         if layer is not None and slices.turned(self.model):
             channels = survey(self.model, structure).features.get(id(layer), -1)
         read = () if any(leaf.explained for leaf in described) else self._read_by(layer, structure)
-        rule, fed, tokens = arguments.start(self.method, self.baseline, described, leaves, read)
+        given = arguments.of_layer(self.baseline, layer)
+        rule, fed, tokens = arguments.start(self.method, given, described, leaves, read)
         question = Question(self.method, asked.quantity, layer, rule, tokens, channels, which)
         with first(self._devices, self.model):
             compiled = program(self.model, structure, question)

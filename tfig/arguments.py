@@ -98,6 +98,13 @@ def _independent(loss: Any, head: Any, model: Any) -> bool:
     return name.replace("_", "").lower() in ("binarycrossentropy", "binaryfocalcrossentropy", "bce")
 
 
+def of_layer(given: Any, layer: Any) -> Any:
+    """A baseline, or where it is one of a layer's own, what it is of this layer."""
+    rule = given.value if isinstance(given, baselines.AtLayer) else given
+    rule = baselines.named(rule) if isinstance(rule, str) else rule
+    return rule.of(layer) if isinstance(rule, baselines.Vocabulary) and hasattr(layer, "embeddings") else given
+
+
 def start(
     method: Method, given: Any, described: list[Leaf], leaves: list[np.ndarray], read: Sequence[int] = ()
 ) -> tuple[Any, list[np.ndarray], Any]:

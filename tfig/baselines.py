@@ -137,6 +137,27 @@ class MaxDistance(Baseline):
         return tf.where(x - low > high - x, low, high)
 
 
+@dataclasses.dataclass(frozen=True)
+class Vocabulary(Baseline):
+    """The mean of an embedding's table, at every position: the word that is no word. "vocabulary".
+
+    For models that are explained at an embedding. Zeros are no word either, but may be far from all of them, and behind
+    a normalisation a path from zeros goes nowhere.
+    """
+
+    def __call__(self, x: tf.Tensor, noise: Noise) -> tf.Tensor:
+        """Nothing: it is of the layer, not of x."""
+        raise ValueError(
+            "baseline 'vocabulary' is the mean of an embedding's table, and what is explained here is no output of an "
+            "embedding; pass layer=, the embedding, or another baseline."
+        )
+
+    def of(self, layer: Any) -> "AtLayer":
+        """The mean of the table of an embedding."""
+        table = np.asarray(layer.embeddings, np.float64)
+        return AtLayer(table.mean(0).astype(np.float32))
+
+
 def _array(value: Any) -> np.ndarray:
     array = np.asarray(value)
     return array.astype(str) if array.dtype == object else array
@@ -256,6 +277,7 @@ NAMES: dict[str, Baseline | Boundary] = {
     "gaussian": Gaussian(),
     "max_distance": MaxDistance(),
     "boundary": Boundary(),
+    "vocabulary": Vocabulary(),
 }
 """Baselines by name, with their defaults."""
 

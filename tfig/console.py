@@ -35,7 +35,7 @@ class CommandError(Exception):
     """What is said in one line before exiting with status 1."""
 
 
-BASELINES = "zeros, black, white, mean, blur, uniform, gaussian, max_distance, boundary, or a number"
+BASELINES = "zeros, black, white, mean, blur, uniform, gaussian, max_distance, boundary, vocabulary, or a number"
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:

@@ -201,7 +201,7 @@ class Explanation:
                 if ways:
                     advice += (
                         "; where that changes nothing, F jumps at the baseline (x is masked there, or normalised: "
-                        f"{zeros}): pass another one, for tokens the id of padding or of the mask"
+                        f"{zeros}): pass another one, for tokens 'vocabulary' or the id of padding or of the mask"
                     )
                 notes.append(
                     f"the sum misses more than a tenth of F(x) - F(x') in {off.sum()} of {len(self)} rows{advice}"

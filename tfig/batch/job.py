@@ -21,6 +21,7 @@ from tfig.batch.asking import Asking, apart
 from tfig.batch.sources import Reading, Row, Source, opened
 from tfig.batch.table import Header
 from tfig.console import CommandError
+from tfig.explanation import Explanation
 
 RECORD = "_job.json"
 """The file that says what a directory is of; engines that read Parquet skip what begins with an underscore."""
@@ -138,18 +139,23 @@ def _tried(options: argparse.Namespace, who: Asking, source: Source) -> tuple[He
     raise CommandError(f"none of the first {sum(reasons.values())} rows can be explained; {times} of them: {reason}")
 
 
-def explained(who: Asking, rows: Sequence[Row], header: Header) -> list[dict[str, Any]]:
+Answers = list[tuple[list[int], Explanation | str]]
+"""Which of the rows that could be read, and their explanation, or why there is none."""
+
+
+def lines(rows: Sequence[Row], answers: Answers, header: Header) -> list[dict[str, Any]]:
     """The lines of a file, in the order of its rows."""
-    lines: list[Any] = [table.failed(row.id, row.reason) for row in rows]
+    found: list[Any] = [table.failed(row.id, row.reason) for row in rows]
     readable = [i for i, row in enumerate(rows) if row.value is not None]
-    for which, found in apart(who, [rows[i].value for i in readable]):
+    for which, answer in answers:
         ids = [rows[readable[i]].id for i in which]
-        those = (
-            [table.failed(name, found) for name in ids] if isinstance(found, str) else table.rows(found, ids, header)
-        )
+        if isinstance(answer, str):
+            those = [table.failed(name, answer) for name in ids]
+        else:
+            those = list(table.rows(answer, ids, header))
         for i, line in zip(which, those, strict=True):
-            lines[readable[i]] = line
-    return lines
+            found[readable[i]] = line
+    return found
 
 
 class Told(NamedTuple):
@@ -172,25 +178,36 @@ class Work:
         """Of a file."""
         return list(self.source.read(*self.job.span(number)))
 
-    def write(self, number: int, rows: list[Row]) -> Told:
-        """Explain and write."""
+    def ask(self, rows: list[Row]) -> Answers:
+        """Explain them."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # notes are written beside the answers
-            lines = explained(self.who, rows, self.job.header)
+            answers = list(apart(self.who, [row.value for row in rows if row.value is not None]))
         self.who.check()
-        table.write(self.job.path(number), lines, self.job.header)
-        failed = sum(line["status"] != table.OK for line in lines)
-        return Told(number, len(lines), failed, memory(), os.getpid())
+        return answers
+
+    def write(self, number: int, rows: list[Row], answers: Answers) -> Told:
+        """Write a file."""
+        written = lines(rows, answers, self.job.header)
+        table.write(self.job.path(number), written, self.job.header)
+        failed = sum(line["status"] != table.OK for line in written)
+        return Told(number, len(written), failed, memory(), os.getpid())
 
     def __call__(self, numbers: Sequence[int]) -> Iterator[Told]:
-        """Write files; the rows of the next are read while those of one are explained."""
-        with concurrent.futures.ThreadPoolExecutor(1) as reader:
+        """Write files: while rows are explained, those of the next file are read and those of the last are written."""
+        with concurrent.futures.ThreadPoolExecutor(1) as reader, concurrent.futures.ThreadPoolExecutor(1) as writer:
             ahead = [reader.submit(self.rows, number) for number in numbers[:1]]
-            for number, behind in zip(numbers, [*numbers[1:], None], strict=False):
+            behind: list[concurrent.futures.Future[Told]] = []
+            for number, following in zip(numbers, [*numbers[1:], None], strict=False):
                 rows = ahead.pop().result()
-                if behind is not None:
-                    ahead.append(reader.submit(self.rows, behind))
-                yield self.write(number, rows)
+                if following is not None:
+                    ahead.append(reader.submit(self.rows, following))
+                answers = self.ask(rows)
+                if behind:
+                    yield behind.pop().result()
+                behind.append(writer.submit(self.write, number, rows, answers))
+            for last in behind:
+                yield last.result()
 
 
 def memory() -> int:

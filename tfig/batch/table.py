@@ -15,7 +15,7 @@ from tfig.explanation import ROWS, Explanation
 
 OK, FAILED = "ok", "failed"
 KEPT = ("attributions", "heatmap", "picture")
-DTYPES = ("float32", "float16")
+DTYPES = ("float32", "float16", "int8")
 HEADER = b"tfig"
 """Under which a file's metadata says what all its rows have in common."""
 
@@ -230,17 +230,24 @@ def _png(rgb: np.ndarray) -> bytes:
 def _cell(map_: Any, header: Header) -> Any:
     if header.kept == "picture":
         return map_
-    scale = 1.0
-    if header.dtype == "float16":
-        # Halves end at 65504 and at 6e-8: each map has a unit of its own, a power of two, which costs no rounding.
-        largest = np.abs(map_[np.isfinite(map_)]).max(initial=0)
-        scale = float(2.0 ** np.ceil(np.log2(largest))) if largest > 0 else 1.0
-    dtype = np.dtype(header.dtype or map_.dtype).newbyteorder("<")
-    array = np.ascontiguousarray(map_ / map_.dtype.type(scale), dtype)
-    return {"data": array.tobytes(), "shape": array.shape, "dtype": array.dtype.name, "scale": scale}
+    finite = np.isfinite(map_)
+    largest, scale = float(np.abs(map_[finite]).max(initial=0)), 1.0
+    dtype = np.dtype(header.dtype or map_.dtype)
+    if dtype == np.int8 and not finite.all():
+        dtype = np.dtype(np.float16)  # which has NaN
+    # Each map has a unit of its own: of halves, which end at 65504 and 6e-8, a power of two, which costs no rounding.
+    if largest and dtype == np.float16:
+        scale = float(2.0 ** np.ceil(np.log2(largest)))
+    if largest and dtype == np.int8:
+        scale = largest / 127
+    scaled = map_ / scale if scale != 1 else map_
+    whole = np.round(scaled) if dtype == np.int8 else scaled
+    array = np.ascontiguousarray(whole, dtype.newbyteorder("<"))
+    return {"data": array.tobytes(), "shape": array.shape, "dtype": dtype.name, "scale": scale}
 
 
 def _array(cell: Mapping[str, Any]) -> np.ndarray:
-    """A map, as float32 where it was kept as float16."""
+    """A map; float32 where it was kept in fewer bits."""
     array = np.frombuffer(cell["data"], np.dtype(cell["dtype"]).newbyteorder("<")).reshape(cell["shape"])
-    return array.astype("float32") * np.float32(cell["scale"]) if cell["dtype"] == "float16" else array
+    few = cell["dtype"] in ("float16", "int8")
+    return (array.astype("float64") * cell["scale"]).astype("float32") if few else array
