@@ -1,9 +1,10 @@
 """What a job costs over `Explainer.map` in one process, and that it ends with the rows of `explain` whatever is killed.
 
-20,000 rows of 8 x 8 digits by integrated gradients. Then what the parts of a job of 224 x 224 images take here:
-reading, gradients, writing, bytes; docs/scale.md reckons with these.
+20,000 rows of 8 x 8 digits by integrated gradients. Or what the parts of a job of 224 x 224 images take here (reading,
+gradients, writing, bytes), and what a million would.
 
 Usage: batch.py [ROWS]
+       batch.py parts
 """
 
 import contextlib
@@ -200,6 +201,7 @@ def parts() -> None:
     from tfig.batch import table
 
     ways = [("attributions", None), ("attributions", "float16"), *(("heatmap", d) for d in (None, "float16", "int8"))]
+    writing = {}
     for kept, dtype in [*ways, ("picture", None)]:
         header = table.Header.of(e, kept, dtype)
         begin = time.perf_counter()
@@ -209,12 +211,22 @@ def parts() -> None:
             f"    {kept:12} {dtype or 'as computed':11} {size / 1e3:6.1f} kB, written in {1e3 * seconds:.1f} ms each; "
             f"a million {size / 1e3:4.0f} GB, {seconds * 1e6 / 3600:.1f} h"
         )
+        writing[kept, dtype] = seconds
+    print("A million such images, hours by the milliseconds of a gradient (measured here; reckoned for other devices):")
+    print("    ms a gradient          1 device   8 of one machine   8 machines of 8   what the machine waits for, of 8")
     hours = 1e6 / 3600
-    print(f"    a million: gradients {took * hours:.0f} h of these two cores, reading {reading * hours:.1f} h of one")
+    for ms in (1e3 * took / 65, 5.0, 2.0, 0.5, 0.25):
+        gradients = 65 * ms / 1e3
+        each = {"reading": reading, "writing": writing["attributions", None], "gradients": gradients / 8}
+        slowest = max(each, key=lambda part: each[part])
+        cut = max(reading, writing["heatmap", "float16"], gradients / 8)
+        print(
+            f"    {ms:13.2f} {gradients * hours:17.1f} {each[slowest] * hours:18.1f} {each[slowest] * hours / 8:17.2f}   "
+            f"{slowest}; with heat maps as float16 {cut * hours:.1f} h"
+        )
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        throughput(int(sys.argv[1]) if len(sys.argv) > 1 else 20000)
-        parts()
+        parts() if sys.argv[1:] == ["parts"] else throughput(int(sys.argv[1]) if len(sys.argv) > 1 else 20000)

@@ -197,8 +197,10 @@ class Arrays(_OfFile):
 
     def read(self, start: int, stop: int) -> Iterator[Row]:
         """As `Source` says."""
+        several = isinstance(self.values, dict)
         for i in range(start, stop):
-            yield Row(self.name(i), tf.nest.map_structure(lambda value, i=i: np.asarray(value[i]), self.values))
+            row = {name: np.asarray(value[i]) for name, value in self.values.items()} if several else self.values[i]
+            yield Row(self.name(i), row if several else np.asarray(row))
 
 
 class Table(_OfFile):

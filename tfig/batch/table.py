@@ -230,19 +230,16 @@ def _png(rgb: np.ndarray) -> bytes:
 def _cell(map_: Any, header: Header) -> Any:
     if header.kept == "picture":
         return map_
-    finite = np.isfinite(map_)
-    largest, scale = float(np.abs(map_[finite]).max(initial=0)), 1.0
-    dtype = np.dtype(header.dtype or map_.dtype)
-    if dtype == np.int8 and not finite.all():
-        dtype = np.dtype(np.float16)  # which has NaN
-    # Each map has a unit of its own: of halves, which end at 65504 and 6e-8, a power of two, which costs no rounding.
-    if largest and dtype == np.float16:
-        scale = float(2.0 ** np.ceil(np.log2(largest)))
-    if largest and dtype == np.int8:
-        scale = largest / 127
-    scaled = map_ / scale if scale != 1 else map_
-    whole = np.round(scaled) if dtype == np.int8 else scaled
-    array = np.ascontiguousarray(whole, dtype.newbyteorder("<"))
+    dtype, scale = np.dtype(header.dtype or map_.dtype), 1.0
+    if dtype.itemsize < 4:
+        finite = np.isfinite(map_)
+        if dtype == np.int8 and not finite.all():
+            dtype = np.dtype(np.float16)  # which has NaN
+        # Each map has a unit of its own: of halves, which end at 65504 and 6e-8, a power of two, which rounds nothing.
+        largest = float(np.abs(map_[finite]).max(initial=0)) or 1.0
+        scale = largest / 127 if dtype == np.int8 else float(2.0 ** np.ceil(np.log2(largest)))
+        map_ = np.round(map_ / scale) if dtype == np.int8 else map_ / scale
+    array = np.ascontiguousarray(map_, dtype.newbyteorder("<"))
     return {"data": array.tobytes(), "shape": array.shape, "dtype": dtype.name, "scale": scale}
 
 
