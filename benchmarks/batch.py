@@ -221,8 +221,8 @@ def parts() -> None:
         slowest = max(each, key=lambda part: each[part])
         cut = max(reading, writing["heatmap", "float16"], gradients / 8)
         print(
-            f"    {ms:13.2f} {gradients * hours:17.1f} {each[slowest] * hours:18.1f} {each[slowest] * hours / 8:17.2f}   "
-            f"{slowest}; with heat maps as float16 {cut * hours:.1f} h"
+            f"    {ms:13.2f} {gradients * hours:17.1f} {each[slowest] * hours:18.1f} {each[slowest] * hours / 8:17.2f}"
+            f"   {slowest}; with heat maps as float16 {cut * hours:.1f} h"
         )
 
 
