@@ -190,12 +190,11 @@ class Explainer:
         """
         structure, leaves = self._read(x)
         posed = self.pose(structure, leaves, self.target)
-        row = [leaf[:1] for leaf in leaves]
+        seeds = arguments.per_row("seed", self.seed, len(leaves[0]))
+        sides = self._sides(posed, [leaf[:1] for leaf in leaves])
         for device in self._devices or (None,):
-            one = copy.copy(self)
-            one.batch_size = 1  # a number of rows is no part of what is compiled
-            one._devices = () if device is None else (device,)
-            next(one.answers(posed, row, self._sides(posed, row)))
+            with first([] if device is None else [device], self.model):
+                self._asked(posed, leaves, sides, seeds, 1, slice(1))  # a number of rows is no part of what is compiled
         return self
 
     def _answer(self, x: Any, target: Any, progress: bool) -> Explanation:

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import sys
+import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,8 @@ FILE_ROWS = 1000
 """Of a file, at most: what a job that is stopped does again."""
 TRIED = 20
 """Rows looked at for one that can be explained, before a job begins."""
+ABANDONED = 3600.0
+"""Seconds after which what a killed process had begun to write is removed."""
 ASKED = (
     "method", "target", "against", "output", "layer", "baseline", "seed", "scale", "preprocess", "column", "keep",
     "dtype", "name",
@@ -103,6 +106,9 @@ def prepared(options: argparse.Namespace, who: Asking, source: Source) -> Job:
         if different:
             said = "; ".join(f"{name} was {known['asked'].get(name)!r}, is {asked[name]!r}" for name in different[:3])
             raise CommandError(f"{options.out!r} holds another job ({said}); choose another --out, or remove it")
+        for draft in place.glob(".part-*"):
+            if time.time() - draft.stat().st_mtime > ABANDONED:
+                draft.unlink(missing_ok=True)
         return Job(options, place, len(source), known["per_file"], Header(**known["header"]))
     if not len(source):
         raise CommandError("there are no rows")

@@ -4,6 +4,7 @@ import argparse
 import concurrent.futures
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 
@@ -38,6 +39,10 @@ def spread(whole: Job, workers: int) -> Iterator[Told]:
             try:
                 for told in concurrent.futures.as_completed([pool.submit(_one, number) for number in missing]):
                     yield told.result()
+            except KeyboardInterrupt:
+                for child in multiprocessing.active_children():
+                    child.terminate()  # a file is whole or not there
+                raise
             except BrokenProcessPool:
                 if whole.missing == missing:
                     raise CommandError(
@@ -52,6 +57,7 @@ def spread(whole: Job, workers: int) -> Iterator[Told]:
 
 
 def _begin(whole: Job) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
     who = asking(whole.options)
     _work.append(Work(whole, who, job.reading(whole.options, who)))
 
