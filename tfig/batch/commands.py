@@ -127,7 +127,7 @@ def _check(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise CommandError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
-    if options.dtype == "float16" and options.keep == "picture":
+    if options.dtype is not None and options.keep == "picture":
         raise CommandError("--dtype is of numbers, and pictures have none")
     place = Path(options.out)
     if place.is_file():
@@ -141,13 +141,16 @@ def _finished(whole: job.Job) -> str:
 def _tell(whole: job.Job) -> None:
     """How many rows there are, what failed and why, and how far the worst sum is off."""
     reasons: collections.Counter[str] = collections.Counter()
-    answered, noted, worst, which = 0, 0, -1.0, ""
+    noted: collections.Counter[str] = collections.Counter()
+    answered, worst, which = 0, -1.0, ""
     for columns in table.diagnostics(whole.path(number) for number in range(whole.files)):
         for name, delta, status, notes in zip(*columns, strict=True):
             if status != table.OK:
                 reasons[notes] += 1
                 continue
-            answered, noted = answered + 1, noted + bool(notes)
+            answered += 1
+            if notes:
+                noted[notes] += 1
             if delta is not None and abs(delta) > worst:
                 worst, which = abs(delta), name
     failed = sum(reasons.values())
@@ -156,8 +159,8 @@ def _tell(whole: job.Job) -> None:
         print(f"    {times:,} failed: {reason[:200]}")
     if len(reasons) > 5:
         print(f"    and {len(reasons) - 5} reasons more")
-    if noted:
-        print(f"    {noted:,} have notes")
+    for note, times in noted.most_common(2):
+        print(f"    {times:,} noted: {note[:200]}")
     if worst >= 0:
         print(f"    worst convergence_delta {worst:.3g} ({which})")
 

@@ -5,7 +5,6 @@ import concurrent.futures
 import dataclasses
 import json
 import os
-import resource
 import sys
 import time
 import warnings
@@ -18,11 +17,16 @@ import numpy as np
 import tensorflow as tf
 
 from tfig.batch import table
-from tfig.batch.asking import Asking, apart
+from tfig.batch.asking import Asking, apart, asking
 from tfig.batch.sources import Reading, Row, Source, opened
 from tfig.batch.table import Header
 from tfig.console import CommandError
 from tfig.explanation import Explanation
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 RECORD = "_job.json"
 """The file that says what a directory is of; engines that read Parquet skip what begins with an underscore."""
@@ -180,6 +184,12 @@ class Work:
     def __init__(self, job: Job, who: Asking, source: Source):
         self.job, self.who, self.source = job, who, source
 
+    @classmethod
+    def begun(cls, job: Job) -> "Work":
+        """In a process of its own, with a model of its own."""
+        who = asking(job.options)
+        return cls(job, who, reading(job.options, who))
+
     def rows(self, number: int) -> list[Row]:
         """Of a file."""
         return list(self.source.read(*self.job.span(number)))
@@ -217,6 +227,8 @@ class Work:
 
 
 def memory() -> int:
-    """The most that this process has held, in bytes."""
+    """The most that this process has held, in bytes; 0 where the system does not say."""
+    if resource is None:
+        return 0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024

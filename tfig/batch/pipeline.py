@@ -4,7 +4,7 @@ import concurrent.futures
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from tfig.batch.job import Job, Told, Work, reading
+from tfig.batch.job import Job, Told, Work
 from tfig.console import CommandError
 
 LOOKED = 1.0
@@ -31,7 +31,7 @@ def running(whole: Job, runner: str, options: Sequence[str]) -> Iterator[Told]:
             self.whole, self.shared = whole, shared
 
         def setup(self) -> None:
-            self.work = self.shared.acquire(lambda: _begun(self.whole))
+            self.work = self.shared.acquire(lambda: Work.begun(self.whole))
 
         def process(self, number: int) -> Iterable[Told]:
             if not self.whole.path(number).exists():
@@ -62,10 +62,3 @@ def running(whole: Job, runner: str, options: Sequence[str]) -> Iterator[Told]:
         raise CommandError(f"{runner} stopped: {said.splitlines()[-1][:300]}") from error
     if left:
         raise CommandError(f"{runner} left {len(left)} files out")
-
-
-def _begun(whole: Job) -> Work:
-    from tfig.batch.asking import asking
-
-    who = asking(whole.options)
-    return Work(whole, who, reading(whole.options, who))

@@ -8,8 +8,6 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 
-from tfig.batch import job
-from tfig.batch.asking import asking
 from tfig.batch.job import Job, Told, Work
 from tfig.console import CommandError
 
@@ -28,7 +26,8 @@ def spread(whole: Job, workers: int) -> Iterator[Told]:
     Raises:
         CommandError: they die without finishing a file.
     """
-    threads = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = str(max(1, cores // workers))
     alone = {name: threads for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS") if name not in os.environ}
     os.environ.update(alone)  # read by TensorFlow where it begins
     try:
@@ -58,8 +57,7 @@ def spread(whole: Job, workers: int) -> Iterator[Told]:
 
 def _begin(whole: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
-    who = asking(whole.options)
-    _work.append(Work(whole, who, job.reading(whole.options, who)))
+    _work.append(Work.begun(whole))
 
 
 def _one(number: int) -> Told:
