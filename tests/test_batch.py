@@ -152,21 +152,23 @@ def test_what_is_kept(model, tmp_path):
     assert max(sizes) < ROWS * 8 * 8 * 3 * 4
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [("float16", 2.0**-11), ("int8", 1 / 254)])
-@pytest.mark.parametrize("scale", [1e-36, 1.0, 1e30])
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 2.0**-24), ("float16", 2.0**-11), ("int8", 1 / 254)])
+@pytest.mark.parametrize("scale", [1e-200, 1e-36, 1.0, 1e30, 1e200])
 def test_few_bits_are_of_the_largest_whatever_the_scale(scale, dtype, bound):
-    """Off by half a unit in the largest's eleventh place, or half of its 127th part; float16 alone has 0 or inf."""
-    map_ = (np.random.default_rng(0).normal(size=(5, 7)) * scale).astype("float32")
-    header = table.Header(
-        kept="attributions", dtype=dtype, **dict.fromkeys(("about", "nest", "maps", "fields", "trace"))
-    )
+    """Off by half a unit in the largest's last place, or half of its 127th part; halves alone have 0 or inf."""
+    computed = "float64" if dtype == "float32" or not 1e-40 < scale < 1e40 else "float32"
+    map_ = (np.random.default_rng(0).normal(size=(5, 7)) * scale).astype(computed)
+    about = dict.fromkeys(("about", "nest", "maps", "fields", "trace"))
+    header = table.Header(kept="attributions", dtype=dtype, computed=computed, **about)
     cell = table._cell(map_, header)
     found = np.frombuffer(cell["data"], cell["dtype"]).astype("float64") * cell["scale"]
     assert cell["dtype"] == dtype and np.abs(found - map_.ravel()).max() <= bound * (1 + 1e-6) * np.abs(map_).max()
-    np.testing.assert_allclose(table._array(cell).ravel(), found, rtol=1e-7, atol=1e-45)
+    back = table._array(cell, header)
+    assert back.dtype == computed
+    np.testing.assert_allclose(back.ravel(), found, rtol=1e-7, atol=1e-45)
     map_[0, 0] = np.nan
-    assert np.isnan(table._array(table._cell(map_, header))).sum() == 1
-    assert (table._array(table._cell(0 * np.ones_like(map_), header)) == 0).all()
+    assert np.isnan(table._array(table._cell(map_, header), header)).sum() == 1
+    assert (table._array(table._cell(0 * np.ones_like(map_), header), header) == 0).all()
 
 
 def example(**features):
@@ -260,6 +262,62 @@ def test_tables_and_several_inputs(tmp_path, capsys):
     assert {"attributions/image", "attributions/table"} <= set(pd.read_parquet(tmp_path / "two_npz").columns)
 
 
+@keras.saving.register_keras_serializable("batch")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.top = L.Dense(2)
+
+    def call(self, x):
+        return self.top(x)
+
+
+def test_tables_of_whole_numbers_of_names_and_of_other_orders(tmp_path, capsys):
+    """As .npy would be: whole numbers are not rounded, fractions are no tokens, and columns keep their names."""
+    big = 2**53
+    ids = keras.Sequential([
+        keras.Input((2,), dtype="int64"), L.IntegerLookup(vocabulary=[big, big + 1, 7], output_mode="multi_hot"),
+        L.Dense(2),
+    ])  # fmt: skip
+    ids.save(tmp_path / "ids.keras")
+    (tmp_path / "ids.csv").write_text(f"u,v\n{big + 1},7\n{big},7\n")
+    given = ["--method", "feature_ablation", "--baseline", "7"]
+    asked(tmp_path / "ids.keras", tmp_path / "ids.csv", "-o", tmp_path / "ids", *given)
+    (found,) = tfig.read(tmp_path / "ids")
+    x = np.array([[big + 1, 7], [big, 7]])
+    expected = tfig.explain(keras.models.load_model(tmp_path / "ids.keras"), x, "feature_ablation", baseline=7)
+    np.testing.assert_allclose(found.score, expected.score, atol=1e-6)
+    assert abs(expected.score[0] - expected.score[1]) > 1e-3
+    (tmp_path / "ids.csv").write_text(f"u,v\n{big + 1},\n{big},7\n")
+    assert "above 2^53 beside" in refused(capsys, tmp_path / "ids.keras", tmp_path / "ids.csv", "-o", tmp_path / "no")
+    (tmp_path / "tokens.csv").write_text("id,a,b,c,d\nx,1,2,3,4\ny,1.9,2,3,4\nz,1,,3,4\n")
+    asked("tokens.keras", tmp_path / "tokens.csv", "-o", tmp_path / "tokens", *IG)
+    x, y, z = written(tmp_path / "tokens").to_pylist()
+    assert x["status"] == "ok" and "fractions" in y["notes"] and "NaN" in z["notes"]
+    (tmp_path / "rows.csv").write_text("id,a,b,c\nx,1,2,3\ny,1,,3\nz,4,5,6\n")
+    asked("table.keras", tmp_path / "rows.csv", "-o", tmp_path / "rows", *IG)
+    said = [(row["id"], row["status"]) for row in written(tmp_path / "rows").to_pylist()]
+    assert said == [("x", "ok"), ("y", "failed"), ("z", "ok")]
+    (tmp_path / "word.csv").write_text("a,b,c\n1,2,3\n4,five,6\n")
+    (tmp_path / "turned.csv").write_text("c,b,a\n1,2,3\n")
+    for files, said in ((["word"], "'five' in line 3"), (["rows", "turned"], "has columns a, b, c, and")):
+        paths = [tmp_path / f"{name}.csv" for name in files]
+        assert said in refused(capsys, "table.keras", *paths, "-o", tmp_path / "no")
+
+    model = Subclassed()
+    model(zoo.table(2, 3))
+    model.save(tmp_path / "own.keras")
+    np.save(tmp_path / "own.npy", zoo.table(4, 3))
+    np.save(tmp_path / "complex.npy", zoo.table(4, 3) + 1j)
+    asked(tmp_path / "own.keras", tmp_path / "own.npy", "-o", tmp_path / "own", *IG)
+    np.testing.assert_allclose(together(tmp_path / "own").score, tfig.explain(model, zoo.table(4, 3)).score, atol=1e-6)
+    assert "is an array of complex" in refused(capsys, "table.keras", tmp_path / "complex.npy", "-o", tmp_path / "no")
+    two = keras.Input((3,), name="x")
+    keras.Model(two, {"p": L.Dense(2, name="p")(two), "q": L.Dense(3, name="q")(two)}).save(tmp_path / "outputs.keras")
+    asked(tmp_path / "outputs.keras", tmp_path / "own.npy", "-o", tmp_path / "q", *IG, "--target", "q:2")
+    assert (together(tmp_path / "q").target == 2).all()
+
+
 def test_what_cannot_be_read_is_a_row_that_failed(tmp_path, capsys):
     (tmp_path / "images").mkdir()
     for i in range(6):
@@ -311,13 +369,13 @@ def test_a_job_that_was_stopped_goes_on(tmp_path, capsys, monkeypatch):
     asked(*command, "-o", tmp_path / "whole")
     assert "rows a second" not in capsys.readouterr().out
     other = ["model.keras", "rows.npy", "-o", tmp_path / "whole", "--method", "gradient"]
-    assert "holds another job (method was" in refused(capsys, *other)
-    assert "holds another job (inputs was" in refused(capsys, "model.keras", "bad.npy", "-o", tmp_path / "whole", *IG)
+    assert "holds another job (method" in refused(capsys, *other)
+    assert "holds another job (other inputs" in refused(capsys, "model.keras", "bad.npy", "-o", tmp_path / "whole", *IG)
     for i, change in enumerate([_brighter, _linear]):
         changed = keras.models.load_model("model.keras", compile=False)
         change(changed)
         changed.save(tmp_path / f"{i}.keras")
-        assert "(model was" in refused(capsys, tmp_path / f"{i}.keras", "rows.npy", "-o", tmp_path / "whole", *IG)
+        assert "(other model" in refused(capsys, tmp_path / f"{i}.keras", "rows.npy", "-o", tmp_path / "whole", *IG)
 
 
 def _brighter(model):
@@ -389,6 +447,10 @@ def test_what_does_not_fit_is_said_before_any_work(tmp_path, capsys):
         (["model.keras", "rows.npy", "--target", "9"], "out of range"),
         (["model.keras", "rows.npy", "--keep", "picture", "--dtype", "float16"], "pictures have none"),
         (["rows.npy", "--server", "localhost:1"], "--server needs --model"),
+        (["rows.npy", "--server", "localhost:1", "--model", "m", "--method", "lrp"], "--method was settled when"),
+        (["model.keras", "rows.npy", "--model", "m"], "--model is of a model on a server"),
+        (["model.keras", "rows.npy", "--scale", "-1,1"], "are for images"),
+        (["model.keras", "rows.npy", "--column", "x"], "--column is for .tfrecord"),
     ]
     for arguments, expected in cases:
         assert expected in refused(capsys, *arguments, "-o", tmp_path / "out"), arguments

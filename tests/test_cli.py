@@ -162,9 +162,12 @@ def test_reports_names_and_preprocessing(tables, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["table.keras", "words.csv"], "column 'b' holds what is no number, and the model takes float32"),
+        (
+            ["table.keras", "words.csv"],
+            "column 'b' holds 'two' in line 2, which is no number, and the model takes float32",
+        ),
         (["table.keras", "ragged.csv"], "'ragged.csv' is no table"),
-        (["table.keras", "columns.csv"], "column 'colour' holds what is no number"),
+        (["table.keras", "columns.csv"], "column 'colour' holds 'red' in line 2, which is no number"),
         (["model.keras", "table.csv"], "'table.csv' has 3 columns, a, b, c, and the model takes"),
         (
             ["columns.keras", "table.csv"],

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -488,6 +489,8 @@ def _failed(compiled: Program, message: str) -> ValueError:
             "called as function(outputs, rows of the array)."
         )
     if "is not in [0," in message:
+        found = re.search(r"\S+ = \S+ is not in \[[^)\]]*[)\]]", message)
+        reason = found[0] if found else reason
         return ValueError(
             f"an index, of x or of the baseline, lies outside of what the model can look up ({reason[:200]}); a token "
             "as baseline must be of the vocabulary of each input that it is given for: baseline={name: token}."

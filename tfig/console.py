@@ -89,13 +89,16 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", metavar="PEM", help="its private key")
 
 
-def class_of(option: str, text: str | None, names: Any = None) -> int | str | None:
-    """A class index, name or word, from an option's text.
+def class_of(option: str, text: str | None, names: Any = None) -> Any:
+    """A class index, name or word, from an option's text; of one of several outputs, OUTPUT:CLASS.
 
     Raises:
         CommandError: it is none of them.
     """
     known = naming.numbered(names)
+    if text is not None and ":" in text and text not in known:
+        output, _, rest = text.rpartition(":")
+        return (int(output) if output.isdigit() else output), class_of(option, rest, names)
     if text is None or text in ("predicted", "runner_up"):
         return text
     if text in known:

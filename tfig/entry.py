@@ -236,7 +236,7 @@ def _read_leaf(
     )
     if leaf.dtype == "string":
         return leaf, array
-    if kind.kind in "OSU":
+    if kind.kind in "OSU" or (kind.kind == "c" and not tf.as_dtype(leaf.dtype).is_complex):
         raise ValueError(f"input {name!r} is an array of {kind.name}; the model takes {leaf.dtype}.")
     if kind.kind in "fc" and not np.isfinite(array).all():
         bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(1))

@@ -232,7 +232,9 @@ class Explanation:
         if self.attributions is None and "heatmap" in self.trace:  # a server was asked for nothing else
             return self.trace["heatmap"]
         if self.attributions is None:
-            raise ValueError("the attributions were left out of this explanation; ask the server for them (outputs=).")
+            raise ValueError(
+                "the attributions were left out of this explanation; ask for them (server: outputs=, batch: --keep)."
+            )
         return view.heatmap(self.channels_last("attributions"), self.channels_last("x"))
 
     def overlay(self, image: np.ndarray | None = None, alpha: float = 0.6) -> np.ndarray:

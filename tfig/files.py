@@ -17,6 +17,10 @@ from tfig.plots import sheet
 
 ARRAYS = (".npy", ".npz", ".csv")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IDS = ("id", "key")
+"""What a column of names of rows may be called."""
+LARGEST = 2**53
+"""Up to which doubles hold every whole number."""
 TOLD = 20
 """Rows that a line is printed for; of more their number."""
 
@@ -100,6 +104,17 @@ def images(paths: list[str], takes: list[Leaf], scale: str, preprocess: str | No
     if len({row.shape for row in rows}) > 1:
         raise CommandError("the model takes images of any size, and these differ in size; explain them one at a time")
     return Rows(np.stack(rows), paths, tuple(pictures))
+
+
+def checked(scale: str, preprocess: str | None) -> None:
+    """Refuse what says nothing of how images are read.
+
+    Raises:
+        CommandError: naming the option.
+    """
+    _scale(scale)
+    if preprocess is not None:
+        _preprocessed(np.zeros((1, 8, 8, 3), np.float32), preprocess)
 
 
 def taken(pixels: np.ndarray, shape: Sequence[int | None], scale: str, preprocess: str | None = None) -> np.ndarray:
@@ -204,23 +219,37 @@ def _table(path: str, takes: list[Leaf]) -> Rows:
     with open(path, newline="", encoding="utf-8-sig") as file:
         lines = list(csv.reader(file))
     lines = [line for line in lines if line]
-    if len(lines) < 2 or any(len(line) != len(lines[0]) for line in lines):
-        raise CommandError(f"{path!r} is no table: it needs a line of names, and as many cells in every other line")
+    ragged = next((number for number, line in enumerate(lines, 1) if len(line) != len(lines[0])), None)
+    if not lines or ragged:
+        where = f"; line {ragged} has {len(lines[ragged - 1])} of {len(lines[0])}" if ragged else ""
+        raise CommandError(
+            f"{path!r} is no table: it needs a line of names, and as many cells in every other line{where}"
+        )
+    if len(lines) == 1:
+        raise CommandError(f"{path!r} has a line of names, and there are no rows below it")
     head, body = [name.strip() for name in lines[0]], lines[1:]
     if all(_number(name) for name in head):
         raise CommandError(f"{path!r} begins with numbers, {', '.join(head[:3])}, ...; its first line must be names")
     cells = {name: [line[i] for line in body] for i, name in enumerate(head)}
-    names = [f"row {i}" for i in range(len(body))]
+    taken_ = {leaf.name for leaf in takes}
+    ids = next((name for name in IDS if name in head and name not in taken_), None)
+    width = takes[0].shape[-1] if len(takes) == 1 and len(takes[0].shape) == 2 else None
+    if ids is not None and (len(takes) > 1 or width == len(head) - 1):
+        names, head = cells[ids], [name for name in head if name != ids]
+    else:
+        names = [f"row {i}" for i in range(len(body))]
     if len(takes) > 1:
         missing = [leaf.name for leaf in takes if leaf.name not in cells]
         if missing:
             raise CommandError(f"{path!r} has no columns {missing}, which the model takes; it has {head}")
         return Rows({leaf.name: _column(leaf.name, cells[leaf.name], leaf.dtype) for leaf in takes}, names)
-    width = takes[0].shape[-1] if takes and len(takes[0].shape) == 2 else None
     if not takes or len(takes[0].shape) != 2 or width not in (None, len(head)):
         needed = f"{takes[0].name} {list(takes[0].shape)}" if takes else "unknown inputs"
         raise CommandError(f"{path!r} has {len(head)} columns, {', '.join(head)}, and the model takes {needed}")
-    x = np.concatenate([_column(name, cells[name], takes[0].dtype) for name in head], 1)
+    columns = [_column(name, cells[name], takes[0].dtype) for name in head]
+    x = np.concatenate(columns, 1)
+    for name, column in zip(head, columns, strict=True):
+        _same(name, column.ravel() if column.dtype.kind == "i" else (), x.dtype.kind != "f")
     return Rows(x, names, feature_names=head)
 
 
@@ -232,14 +261,34 @@ def _number(cell: str) -> bool:
     return True
 
 
+def _read_number(cell: str) -> int | float:
+    try:
+        return int(cell)
+    except ValueError:
+        return float(cell) if cell.strip() else float("nan")
+
+
 def _column(name: str, cells: list[str], dtype: str) -> np.ndarray:
     """A column [B, 1] of a table."""
     if dtype == "string":
         return np.array(cells)[:, np.newaxis]
-    try:
-        return np.array([float(cell) for cell in cells]).astype(dtype)[:, np.newaxis]
-    except ValueError as error:
-        raise CommandError(f"column {name!r} holds what is no number, and the model takes {dtype}: {error}") from error
+    for line, cell in enumerate(cells, 2):
+        if cell.strip() and not _number(cell):
+            raise CommandError(
+                f"column {name!r} holds {cell!r} in line {line}, which is no number, and the model takes {dtype}"
+            )
+    # Nothing in a cell is no number. What fits into the model's type is for it to say.
+    found = [_read_number(cell) for cell in cells]
+    _same(name, found, all(isinstance(one, int) for one in found))
+    return np.array(found)[:, np.newaxis]
+
+
+def _same(name: str, values: Any, whole: bool) -> None:
+    """Refuse whole numbers that would be rounded beside others that are not whole."""
+    if not whole and any(isinstance(one, (int, np.integer)) and abs(int(one)) > LARGEST for one in values):
+        raise CommandError(
+            f"{name!r} holds whole numbers above 2^53 beside fractions or empty cells; pass .npy or .npz"
+        )
 
 
 def _preprocessed(x: np.ndarray, name: str) -> np.ndarray:
@@ -265,9 +314,12 @@ def _pixels(path: str, mode: int) -> np.ndarray:
 def _scale(text: str) -> tuple[float, float]:
     try:
         *low, high = (float(part) for part in text.split(","))
-        return (low[0], high) if len(low) == 1 else {0: (0.0, high)}[len(low)]
+        found = (low[0], high) if len(low) == 1 else {0: (0.0, high)}[len(low)]
     except (ValueError, KeyError):
         raise CommandError(f"--scale is {text!r}; it must be LOW,HIGH, e.g. 0,1 or -1,1 or 0,255") from None
+    if found[0] == found[1]:
+        raise CommandError(f"--scale is {text!r}; black and white must differ")
+    return found
 
 
 def _destination(out: str | None, source: str, ending: str, several: bool) -> Path:

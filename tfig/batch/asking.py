@@ -61,7 +61,7 @@ class Local:
         with mirrored(places):
             model = console.load_model(options.model)
         self.explainer = console.explainer(model, options, names, places or None)
-        self.takes = list(entry.declared(model).values())
+        self.takes = _taken(model)
         self.mark = f"{provenance.weights(model)}; {_made(options.model, model)}"
 
     def __call__(self, x: Any) -> Explanation:
@@ -142,6 +142,14 @@ def apart(ask: Callable[[Any], Explanation], values: Sequence[Any]) -> Iterator[
                 yield group, str(error).replace(" in row 0", "")
             else:
                 waiting += [group[: len(group) // 2], group[len(group) // 2 :]]
+
+
+def _taken(model: Any) -> list[Leaf]:
+    """The inputs of a model, as it declares them or has been built for them; none where it does not say."""
+    try:
+        return list(entry.declared(model).values()) or tf.nest.flatten(entry.interface(model))
+    except ValueError:
+        return []
 
 
 def _made(path: str, model: Any) -> str:

@@ -5,6 +5,7 @@ import collections
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "directories, .npy, .npz, .csv, .tfrecord, .parquet",
     )  # fmt: skip
     one.add_argument("-o", "--out", metavar="DIR", required=True, help="where files are written")
-    one.add_argument(
-        "--method", default="integrated_gradients", help="as listed by 'tfig methods' (default: %(default)s)"
-    )
+    one.add_argument("--method", help="as listed by 'tfig methods' (default: integrated_gradients)")
     one.add_argument("--target", metavar="CLASS", help="class index, or name of --classes; default: the predicted one")
     one.add_argument(
         "--against", metavar="CLASS", help="explain CLASS rather than this one: an index, predicted or runner_up"
@@ -61,7 +60,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="among which rows are split, each with the weights, such as GPU:0,GPU:1 (default: all GPUs)",
     )  # fmt: skip
     one.add_argument("--runner", metavar="NAME", help="an Apache Beam runner: DirectRunner, DataflowRunner, ...")
-    one.add_argument("--runner-option", metavar="--NAME=VALUE", action="append", help="of the runner; may be repeated")
+    one.add_argument("--runner-option", metavar="NAME=VALUE", action="append", help="of the runner; may be repeated")
     one.add_argument("--server", metavar="ADDRESS", help="ask TensorFlow Serving at host:port, or unix:PATH, instead")
     one.add_argument("--model", dest="model_name", metavar="NAME", help="of the model on the server")
     one.add_argument("--name", help="of the explanation on the server (default: explain, or the only one)")
@@ -74,7 +73,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> None:
     """Explain what has not been explained yet, and say how it went."""
     _check(options)
-    with console.waiting("loading, and explaining a first row"):
+    with console.waiting("loading, and explaining a first row"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # notes are written beside the answers
         who = asking(options)
         source = job.reading(options, who)
         whole = job.prepared(options, who, source)
@@ -117,10 +117,16 @@ def _check(options: argparse.Namespace) -> None:
         if not options.inputs:
             raise CommandError("pass the model, then its inputs: tfig batch MODEL INPUT... --out DIR")
         options.seed = options.seed or 0
+        options.method = options.method or "integrated_gradients"
+        _refuse(options, ("model_name", "name", "version"), "is of a model on a server; it needs --server")
     else:
         options.model = None
         if options.model_name is None:
             raise CommandError("--server needs --model, the model's name there")
+        _refuse(
+            options, ("method", "output", "layer", "batch_size", "devices"),
+            "was settled when the model was exported; --name says which of its explanations is asked",
+        )  # fmt: skip
         if options.workers > 1 or options.runner is not None:
             raise CommandError("a server is asked from one process; --requests says how many are on their way")
     for name in ("workers", "requests", "rows_per_file", "batch_size"):
@@ -132,6 +138,12 @@ def _check(options: argparse.Namespace) -> None:
     place = Path(options.out)
     if place.is_file():
         raise CommandError(f"--out is {options.out!r}, which is a file; it must be a directory")
+
+
+def _refuse(options: argparse.Namespace, names: tuple[str, ...], reason: str) -> None:
+    for name in names:
+        if getattr(options, name) is not None:
+            raise CommandError(f"--{name.removesuffix('_name').replace('_', '-')} {reason}")
 
 
 def _finished(whole: job.Job) -> str:

@@ -108,7 +108,12 @@ def prepared(options: argparse.Namespace, who: Asking, source: Source) -> Job:
         known = json.loads(record.read_text())
         different = [name for name, value in asked.items() if known["asked"].get(name) != value]
         if different:
-            said = "; ".join(f"{name} was {known['asked'].get(name)!r}, is {asked[name]!r}" for name in different[:3])
+            said = "; ".join(
+                f"other {name}"
+                if name in ("model", "inputs")
+                else f"{name} {known['asked'].get(name)!r}, not {asked[name]!r}"
+                for name in different[:3]
+            )
             raise CommandError(f"{options.out!r} holds another job ({said}); choose another --out, or remove it")
         for draft in place.glob(".part-*"):
             if time.time() - draft.stat().st_mtime > ABANDONED:

@@ -37,7 +37,7 @@ def running(whole: Job, runner: str, options: Sequence[str]) -> Iterator[Told]:
             if not self.whole.path(number).exists():
                 yield from self.work([number])
 
-    given = PipelineOptions([f"--runner={runner}", *options])
+    given = PipelineOptions([f"--runner={runner}", *(f"--{one.lstrip('-')}" for one in options)])
 
     def run(numbers: list[int]) -> None:
         with beam.Pipeline(options=given) as pipeline:

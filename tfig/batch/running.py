@@ -5,6 +5,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 
@@ -57,7 +58,16 @@ def spread(whole: Job, workers: int) -> Iterator[Told]:
 
 def _begin(whole: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
+    threading.Thread(target=_follow, daemon=True).start()
     _work.append(Work.begun(whole))
+
+
+def _follow() -> None:
+    """End with the process that asked, however that ends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _one(number: int) -> Told:

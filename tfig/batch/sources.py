@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,8 +18,6 @@ from tfig.entry import Leaf
 
 RECORDS = (".tfrecord", ".tfrecords")
 TABLES = (".parquet", ".pq")
-IDS = ("id", "key")
-"""What a column of names of rows may be called."""
 
 
 class Row(NamedTuple):
@@ -69,6 +68,12 @@ def opened(paths: Sequence[str], how: Reading) -> Source:
         CommandError: nothing is there, or it does not fit what the model takes.
     """
     found = [path for given in paths for path in _expanded(given)]
+    kinds = {Path(path).suffix.lower() for path in found}
+    if kinds <= set(files.ARRAYS) and (how.scale != "0,1" or how.preprocess is not None):
+        raise CommandError("--scale and --preprocess are for images; arrays and tables are taken as they are")
+    if how.columns and not kinds & {*RECORDS, *TABLES}:
+        raise CommandError(f"--column is for {', '.join((*RECORDS, *TABLES))} files")
+    files.checked(how.scale, how.preprocess)
     parts: list[Source] = []
     pictures: list[str] = []
     for path in found:
@@ -81,13 +86,18 @@ def opened(paths: Sequence[str], how: Reading) -> Source:
         parts.append(_kind(path)(path, how))
     if pictures:
         parts.append(Pictures(pictures, how))
+    tables = {part.path: part.head for part in parts if isinstance(part, (Table, Columns)) and part.head}
+    for path, head in tables.items():
+        first = next(iter(tables))
+        if head != tables[first]:
+            raise CommandError(f"{first!r} has columns {', '.join(tables[first])}, and {path!r} {', '.join(head)}")
     return parts[0] if len(parts) == 1 else Several(parts)
 
 
 def _expanded(given: str) -> list[str]:
     place = Path(given)
     if place.is_dir():
-        found = sorted(str(path) for path in place.iterdir() if path.suffix.lower() in files.PICTURES)
+        found = sorted(str(path) for path in place.rglob("*") if path.suffix.lower() in files.PICTURES)
         if not found:
             raise CommandError(f"{given!r} is a directory without images ({', '.join(files.PICTURES)})")
         return found
@@ -208,8 +218,14 @@ class Table(_OfFile):
 
     def __init__(self, path: str, how: Reading):
         super().__init__(path, how)
-        self.values = files.read([path], how.takes, how.scale, how.preprocess).x
-        self.rows = len(tf.nest.flatten(self.values)[0])
+        found = files.read([path], how.takes, "0,1")
+        self.values, self.ids, self.head = found.x, found.names, found.feature_names
+        self.rows = len(self.ids)
+
+    def name(self, number: int) -> str:
+        """What its column of names says."""
+        given = self.ids[number]
+        return super().name(number) if given == f"row {number}" else given
 
     __len__, read = Arrays.__len__, Arrays.read
 
@@ -219,7 +235,7 @@ class _Featured(_OfFile):
 
     def read_off(self, number: int, values: Mapping[str, Any]) -> Row:
         """A row of values by name."""
-        name = next((str(_text(values[key])) for key in IDS if values.get(key) is not None), self.name(number))
+        name = next((str(_text(values[key])) for key in files.IDS if values.get(key) is not None), self.name(number))
         try:
             found = {leaf.name: self._leaf(leaf, values) for leaf in self.how.takes}
         except (ValueError, CommandError) as error:
@@ -238,7 +254,7 @@ class _Featured(_OfFile):
         wanted = self.how.columns.get(leaf.name, leaf.name)
         if wanted in values:
             return wanted
-        others = [key for key in values if key not in IDS]
+        others = [key for key in values if key not in files.IDS]
         if len(self.how.takes) == 1 and leaf.name not in self.how.columns and len(others) == 1:
             return others[0]
         raise ValueError(
@@ -290,7 +306,7 @@ class Records(_Featured):
             for _ in tf.data.TFRecordDataset(path, buffer_size=2**23):
                 self.rows += 1
         except tf.errors.OpError as error:
-            self.broken = error.message.splitlines()[0]
+            self.broken = re.sub(r"\{\{.*\}\} *", "", error.message.splitlines()[0])
 
     def __len__(self) -> int:
         return self.rows + bool(self.broken)
@@ -320,6 +336,8 @@ class Columns(_Featured):
             self.file = parquet.ParquetFile(path, memory_map=True)
         except (ArrowInvalid, OSError) as error:
             raise CommandError(f"{path!r} cannot be read: {error}") from error
+        names = [name for name in self.file.schema_arrow.names if name not in files.IDS]
+        self.head = names if self._is_table(names) else None
         groups = [self.file.metadata.row_group(i).num_rows for i in range(self.file.metadata.num_row_groups)]
         self.ends = np.cumsum(groups, dtype=np.int64)
 
@@ -339,14 +357,18 @@ class Columns(_Featured):
                     yield self.read_off(i, values)
                 number += len(batch)
 
+    def _is_table(self, names: list[str]) -> bool:
+        """Whether its columns are the features of the only input."""
+        (leaf, *others) = self.how.takes
+        alone = not others and not self.how.columns and leaf.name not in names
+        return alone and leaf.shape[1:] == (len(names),) and len(names) > 1
+
     def _leaf(self, leaf: Leaf, values: Mapping[str, Any]) -> np.ndarray:
-        features = [name for name in values if name not in IDS]
-        alone = len(self.how.takes) == 1 and not self.how.columns and leaf.name not in values
-        if alone and leaf.shape[1:] == (len(features),) and len(features) > 1:
-            empty = [name for name in features if values[name] is None]
+        if self.head is not None:
+            empty = [name for name in self.head if values[name] is None]
             if empty:
                 raise ValueError(f"nothing in {', '.join(empty)}")
-            return np.array([values[name] for name in features])
+            return np.array([values[name] for name in self.head])
         name = self.column(leaf, values)
         if values[name] is None:
             raise ValueError(f"nothing in {name}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ class Header:
     Fields:
         about: method, parameters, layer, output, held, channels, class_names, provenance.
         kept: what is kept of a map: one of `KEPT`.
-        dtype: of what is kept; None: as it was computed.
+        dtype, computed: of what is kept (None: as it was computed), and of what was computed.
         nest: which columns hold the maps, and how they belong together.
         maps: names of these columns.
         fields, trace: dtypes of the numbers of a row, by column.
@@ -36,6 +37,7 @@ class Header:
     about: dict[str, Any]
     kept: str
     dtype: str | None
+    computed: str
     nest: Any
     maps: list[str]
     fields: dict[str, str]
@@ -48,7 +50,8 @@ class Header:
         fields = {name: value.dtype.name for name in ROWS if (value := getattr(e, name)) is not None}
         trace = {name: value.dtype.name for name, value in e.trace.items() if value.ndim == 1 and value.dtype != "O"}
         trace.pop("status", None)
-        return cls(archive.described(e), kept, dtype, nest, list(arrays), fields, trace)
+        computed = "uint8" if kept == "picture" else np.result_type(*arrays.values()).name
+        return cls(archive.described(e), kept, dtype, computed, nest, list(arrays), fields, trace)
 
     @property
     def bytes(self) -> bytes:
@@ -164,6 +167,7 @@ def read(place: str | os.PathLike, *, batch_size: int = 1024) -> Iterator[Explan
     >>> for e in tfig.read("explained"):
     ...     print(e.trace["id"], e.score)
     """
+    import pyarrow as pa
     from pyarrow import parquet
 
     place = Path(place)
@@ -171,7 +175,10 @@ def read(place: str | os.PathLike, *, batch_size: int = 1024) -> Iterator[Explan
     if not paths or not paths[0].is_file():
         raise ValueError(f"{os.fspath(place)!r} holds no .parquet files; pass a directory written by 'tfig batch'.")
     for path in paths:
-        file = parquet.ParquetFile(path)
+        try:
+            file = parquet.ParquetFile(path)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{os.fspath(path)!r} is no Parquet file: {error}") from error
         held = (file.schema_arrow.metadata or {}).get(HEADER)
         if held is None:
             raise ValueError(f"{os.fspath(path)!r} was not written by 'tfig batch'.")
@@ -207,7 +214,7 @@ def _explanation(table: list[dict[str, Any]], header: Header) -> Explanation:
     if header.kept == "picture":
         trace["overlay_bytes"] = column(header.maps[0], object)
     else:
-        found = {name: np.stack([_array(row[name]) for row in table]) for name in header.maps}
+        found = {name: np.stack([_array(row[name], header) for row in table]) for name in header.maps}
         nest = archive.unpacked(header.nest, found)
     if header.kept == "heatmap":
         trace, nest = {**trace, "heatmap": nest}, None
@@ -231,20 +238,19 @@ def _cell(map_: Any, header: Header) -> Any:
     if header.kept == "picture":
         return map_
     dtype, scale = np.dtype(header.dtype or map_.dtype), 1.0
-    if dtype.itemsize < 4:
+    if dtype.itemsize < map_.dtype.itemsize:
         finite = np.isfinite(map_)
         if dtype == np.int8 and not finite.all():
             dtype = np.dtype(np.float16)  # which has NaN
         # Each map has a unit of its own: of halves, which end at 65504 and 6e-8, a power of two, which rounds nothing.
         largest = float(np.abs(map_[finite]).max(initial=0)) or 1.0
-        scale = largest / 127 if dtype == np.int8 else float(2.0 ** np.ceil(np.log2(largest)))
+        scale = largest / 127 if dtype == np.int8 else 2.0 ** min(math.frexp(largest)[1], 1023)
         map_ = np.round(map_ / scale) if dtype == np.int8 else map_ / scale
     array = np.ascontiguousarray(map_, dtype.newbyteorder("<"))
     return {"data": array.tobytes(), "shape": array.shape, "dtype": dtype.name, "scale": scale}
 
 
-def _array(cell: Mapping[str, Any]) -> np.ndarray:
-    """A map; float32 where it was kept in fewer bits."""
+def _array(cell: Mapping[str, Any], header: Header) -> np.ndarray:
+    """A map, in the type in which it was computed."""
     array = np.frombuffer(cell["data"], np.dtype(cell["dtype"]).newbyteorder("<")).reshape(cell["shape"])
-    few = cell["dtype"] in ("float16", "int8")
-    return (array.astype("float64") * cell["scale"]).astype("float32") if few else array
+    return (array.astype("float64") * cell["scale"]).astype(header.computed)
