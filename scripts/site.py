@@ -66,7 +66,7 @@ def failures(name: str) -> list[str]:
     """What docs/choosing.md says of a method beside what it shows."""
     page = (DOCS / "choosing.md").read_text().split("What the table says:", 1)[1]
     points = re.findall(r"^\* (.+?)(?=^\* |^\S|\Z)", page, flags=re.MULTILINE | re.DOTALL)
-    return [" ".join(point.split()) for point in points if f"`{name}`" in point]
+    return [" ".join(point.split()).replace("](figures/", "](../figures/") for point in points if f"`{name}`" in point]
 
 
 def method(name: str, info) -> str:
@@ -137,7 +137,8 @@ API = {
     ),
     "For people": ("report", "callbacks.Explain"),
     "Baselines": tuple(f"baselines.{name}" for name in (
-        "Constant", "Mean", "Blur", "Uniform", "Gaussian", "MaxDistance", "Vocabulary", "Mode", "Dataset", "Boundary", "AtLayer"
+        "Constant", "Mean", "Blur", "Uniform", "Gaussian", "MaxDistance", "Vocabulary", "Mode", "Dataset", "Boundary",
+        "AtLayer",
     )),
     "Rules of relevance": tuple(f"rules.{name}" for name in ("Epsilon", "ZPlus", "AlphaBeta", "Gamma", "Composite")),
     "Serving": ("export", *(f"serving.{name}" for name in ("Client", "AsyncClient", "serve", "guard", "ServingError"))),
