@@ -624,6 +624,36 @@ def test_run_inference_explains(model, tmp_path):
 
 
 @beam_runs
+def test_a_side_input_changes_the_model_and_processes_share_one(model, tmp_path):
+    import apache_beam as beam
+    from apache_beam.ml.inference.base import KeyedModelHandler, ModelMetadata, RunInference
+    from apache_beam.testing.util import assert_that
+
+    import tfig.beam
+
+    x = np.load("rows.npy")[:4]
+    _brighter(model)
+    model.save(tmp_path / "newer.keras")
+    newer, older = tfig.explain(model, x), tfig.explain(keras.models.load_model("model.keras", compile=False), x)
+
+    def those_of(e):
+        def right(found):
+            np.testing.assert_allclose(sorted(one.inference.score[0] for one in found), sorted(e.score), atol=1e-6)
+
+        return right
+
+    with beam.Pipeline() as pipeline:
+        told = pipeline | "newer" >> beam.Create([ModelMetadata(str(tmp_path / "newer.keras"), "newer")])
+        given = pipeline | beam.Create(list(x))
+        found = given | RunInference(tfig.beam.Explanations("model.keras"), model_metadata_pcoll=told)
+        assert_that(found, those_of(newer), "of the newer")
+        keyed = KeyedModelHandler(tfig.beam.Explanations("model.keras", large_model=True))
+        shared = pipeline | "keyed" >> beam.Create(list(enumerate(x))) | "shared" >> RunInference(keyed)
+        assert_that(shared | beam.Values(), those_of(older), "of the older")
+    assert np.abs(newer.score - older.score).max() > 1e-5
+
+
+@beam_runs
 def test_a_runner_writes_the_same_files(tmp_path, capsys):
     command = ["model.keras", "bad.npy", *IG, "--rows-per-file", 16]
     asked(*command, "-o", tmp_path / "here")
