@@ -4,6 +4,7 @@ import importlib.util
 import multiprocessing
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -419,7 +420,10 @@ def test_a_model_that_changes_ends_the_job(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(table, "write", changing)
     command = [tmp_path / "model.keras", "rows.npy", *IG, "--rows-per-file", 7, "-o", tmp_path / "out"]
-    assert "has changed while it was being asked; 2 of 6 files are finished and stay" in refused(capsys, *command)
+    # What was explained before the change may still be written behind it.
+    assert re.search(
+        "has changed while it was being asked; [23] of 6 files are finished and stay", refused(capsys, *command)
+    )
 
 
 def test_what_does_not_fit_is_said_before_any_work(tmp_path, capsys):
