@@ -506,9 +506,9 @@ def test_a_fleet_answers_the_same(model, tmp_path, capsys):
         np.testing.assert_allclose(found.attributions, expected.attributions, atol=1e-6)
         (tmp_path / "fleet" / "part-00001-of-00003.parquet").unlink()
         address = ["--server", f"127.0.0.1:{server.port}", "--model"]
-        assert (
-            "offers no explanations" in refused(capsys, "rows.npy", "-o", tmp_path / "no", *address, "nobody") or True
-        )
+        assert "NOT_FOUND" in refused(capsys, "rows.npy", "-o", tmp_path / "no", *address, "nobody")
+        other = ["images", "--name", "other"]
+        assert "offers explain; pass --name" in refused(capsys, "rows.npy", "-o", tmp_path / "no", *address, *other)
     away = refused(capsys, "bad.npy", "-o", tmp_path / "fleet", *fleet, "--timeout", "1")
     assert "UNAVAILABLE" in away or "DEADLINE" in away
 
