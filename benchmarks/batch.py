@@ -184,7 +184,8 @@ def parts() -> None:
     keras.utils.set_random_seed(0)
     keras.applications.MobileNetV2(weights=None).save("mobilenet.keras")
     from tfig import entry
-    from tfig.batch.sources import Reading, opened
+    from tfig.batch.rows import Reading
+    from tfig.batch.sources import opened
 
     model = keras.models.load_model("mobilenet.keras", compile=False)
     source = opened(["images"], Reading(list(entry.declared(model).values())))

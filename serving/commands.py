@@ -12,7 +12,7 @@ from typing import Any
 
 from tfig import catalogue, console, files
 from tfig.console import CommandError
-from tfig.serving import audit, protocol, sizing
+from tfig.serving import audit, connection, protocol, sizing
 from tfig.serving.export import export, latest, versions
 
 
@@ -125,7 +125,7 @@ def _add_query(commands: Any) -> None:
     console.add_scale(one)
     console.add_preprocess(one)
     one.add_argument("--seed", type=int, help="seed of the noise (default: as exported)")
-    console.add_connection(one)
+    connection.add(one)
     console.add_out(one)
     one.set_defaults(run=run_query)
 
@@ -138,7 +138,7 @@ def _add_inspect(commands: Any) -> None:
         "directory", metavar="DIR", help="of a model's versions, or of one version; with --server, the model's name"
     )
     one.add_argument("--server", metavar="ADDRESS", help="ask the server at host:port, or unix:PATH, instead")
-    console.add_connection(one)
+    connection.add(one)
     one.set_defaults(run=run_inspect)
 
 
@@ -159,15 +159,8 @@ def _add_load(commands: Any) -> None:
     )
     one.add_argument("--tolerance", type=float, default=1e-5, metavar="SHARE", help="of the map's largest value")
     one.add_argument("--retries", type=int, metavar="N", help="default: until the timeout; 0 counts each refusal lost")
-    console.add_connection(one)
+    connection.add(one)
     one.set_defaults(run=run_load)
-
-
-def _client(options: argparse.Namespace, address: str, model: str, **others: Any) -> Any:
-    from tfig.serving import Client
-
-    files = {name: getattr(options, name) for name in ("ca", "certificate", "key")}
-    return Client(address, model, timeout=options.timeout, **files, **others)
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -243,10 +236,10 @@ def run_query(options: argparse.Namespace) -> None:
     names = files.class_names(options.classes)
     target, against = (console.class_of(f"--{word}", getattr(options, word), names) for word in ("target", "against"))
     baseline: Any = console.baseline_of(options.baseline)
-    client = _client(options, options.address, options.model, version=options.version)
+    client = connection.client(options, options.address, options.model, version=options.version)
     try:
         with client, warnings.catch_warnings():
-            name, takes = console.offered(client, options.name, options.model, options.address)
+            name, takes = connection.offered(client, options.name, options.model, options.address)
             rows = files.read(options.images, takes, options.scale, options.preprocess)
             e = client.explain(rows.x, name, target, against, baseline, options.seed)
     except ServingError as error:
@@ -292,7 +285,7 @@ def _inspect_server(options: argparse.Namespace) -> None:
     from tfig.serving import ServingError
 
     try:
-        with _client(options, options.server, options.directory) as client:
+        with connection.client(options, options.server, options.directory) as client:
             for one in client.status():
                 print(f"version {one.version}: {one.state}{f' ({one.error})' if one.error else ''}")
             offered = client.explanations()
@@ -316,13 +309,13 @@ def run_load(options: argparse.Namespace) -> None:
         if getattr(options, word) <= 0:
             raise CommandError(f"--{word} is {getattr(options, word)}; it must be positive")
     try:
-        with _client(options, options.address, options.model) as client:
-            name, takes = console.offered(client, options.name, options.model, options.address)
+        with connection.client(options, options.address, options.model) as client:
+            name, takes = connection.offered(client, options.name, options.model, options.address)
     except ServingError as error:
         raise CommandError(str(error)) from error
     x = load.sample(takes, options.rows)
     fared = load.run(
-        lambda: _client(options, options.address, options.model, rows=options.rows, retries=options.retries),
+        lambda: connection.client(options, options.address, options.model, rows=options.rows, retries=options.retries),
         lambda client: load.flat(client.explain(x, name).attributions),
         options.clients,
         options.seconds,

@@ -20,20 +20,22 @@ def registered(op):
     return kernels.get_registered_kernels_for_op(op).kernel
 
 
-def has_gpu_kernel(node):
-    for kernel in registered(node.op):
-        types = {c.name: set(c.allowed_values.list.type) for c in kernel.constraint}
-        if kernel.device_type in ("GPU", "DEFAULT") and all(
-            node.attr[name].type in allowed for name, allowed in types.items()
-        ):
+@functools.cache
+def has_gpu_kernel(op, types):
+    given = dict(types)
+    for kernel in registered(op):
+        allowed = {c.name: set(c.allowed_values.list.type) for c in kernel.constraint}
+        if kernel.device_type in ("GPU", "DEFAULT") and all(given.get(name, 0) in a for name, a in allowed.items()):
             return True
     return False
 
 
 def lacking(program):
     """(operation, its types) of each that could not run on a GPU."""
-    return {
-        (node.op, tuple(sorted(tf.as_dtype(a.type).name for a in node.attr.values() if a.type)))
+    kinds = {
+        (node.op, tuple(sorted((name, a.type) for name, a in node.attr.items() if a.type)))
         for node in nodes(program.run.graph.as_graph_def())
-        if node.op not in NOT_NUMERIC and not has_gpu_kernel(node)
+        if node.op not in NOT_NUMERIC
     }
+    named = {kind: tuple(tf.as_dtype(one).name for _, one in kind[1]) for kind in kinds}
+    return {(op, named[op, types]) for op, types in kinds if not has_gpu_kernel(op, types)}

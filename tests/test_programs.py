@@ -101,7 +101,7 @@ ORDER = [
     ("kernels",),
     ("methods",),
     ("program", "explanation"),
-    ("devices", "view", "arguments", "catalogue", "provenance", "archive"),
+    ("devices", "view", "arguments", "catalogue", "provenance", "archive", "notes"),
     ("plots",),
     ("summary", "exchange"),
     ("tally",),
@@ -141,7 +141,7 @@ def test_imports_go_downwards_only():
                 continue
             for name in names:
                 if (room, name) in {
-                    ("explanation", above) for above in ("view", "plots", "pages", "exchange", "archive")
+                    ("explanation", above) for above in ("view", "plots", "pages", "exchange", "archive", "notes")
                 }:
                     continue
                 assert level[name] < level[room] or name == room, f"{room} imports {name}"

@@ -24,7 +24,7 @@ from tfig.problem import Method
 from tfig.program import Program, Question, program
 from tfig.provenance import provenance
 from tfig.score import NOTHING
-from tfig.survey import last_map, looked_up, oriented, survey, switched
+from tfig.survey import embedding, last_map, oriented, read_by, survey, switched
 
 CHUNK_ELEMENTS = 2**22
 """Input elements evaluated together where no batch_size is given: 27 images of 224 x 224 x 3."""
@@ -123,9 +123,9 @@ class Posed(NamedTuple):
     layer: keras.Layer | None
     leaves: list[entry.Leaf]
     channels: int
-    aside: tuple[np.ndarray, ...] = ()
-    structure: Any = None
-    question: Any = None
+    aside: tuple[np.ndarray, ...]
+    structure: Any
+    question: Question
 
 
 class Explainer:
@@ -223,7 +223,7 @@ class Explainer:
     def _read(self, x: Any) -> tuple[Any, list[np.ndarray]]:
         """(the nest of the inputs, the rows of each)."""
         if isinstance(x, tf.data.Dataset):
-            x = self._gathered(x)
+            x = entry.gathered(self.model, x)
         if isinstance(x, list) and x and all(np.isscalar(leaf) for leaf in tf.nest.flatten(x)):
             x = np.asarray(x)
         return entry.read(self.model, x)
@@ -326,11 +326,11 @@ class Explainer:
             described = tf.nest.flatten(structure)
             self._can_switch(described)
         if layer is None and not any(leaf.explained for leaf in described):
-            layer = self._looked_up(structure, leaves)
+            layer = embedding(self.model, structure, leaves)
         channels = -1
         if layer is not None and slices.turned(self.model):
             channels = survey(self.model, structure).features.get(id(layer), -1)
-        read = () if any(leaf.explained for leaf in described) else self._read_by(layer, structure)
+        read = () if any(leaf.explained for leaf in described) else read_by(self.model, structure, layer)
         given = arguments.of_layer(self.baseline, layer)
         rule, fed, tokens = arguments.start(self.method, given, described, leaves, read)
         question = Question(self.method, asked.quantity, layer, rule, tokens, channels, which)
@@ -355,26 +355,9 @@ class Explainer:
         bar = keras.utils.Progbar(size if size >= 0 else None, unit_name="batch") if shown else None
         for batch in dataset:
             x = batch[0] if isinstance(batch, tuple) else batch
-            yield self._answer(tf.nest.map_structure(_whole, x), self.target, progress=False)
+            yield self._answer(tf.nest.map_structure(entry.whole, x), self.target, progress=False)
             if bar:
                 bar.add(1)
-
-    def _gathered(self, dataset: tf.data.Dataset) -> Any:
-        """All rows of a data set, of single examples or of batches, of x or of (x, y).
-
-        Raises:
-            ValueError: it has no end.
-        """
-        if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-            raise ValueError("x is a data set without end; pass dataset.take(batches), or explain it by Explainer.map.")
-        if isinstance(dataset.element_spec, tuple):
-            dataset = dataset.map(lambda x, *rest: x)
-        takes = [leaf.shape[1:] for leaf in entry.declared(self.model).values()]
-        specs = [tuple(spec.shape) for spec in tf.nest.flatten(dataset.element_spec)]
-        if () in specs or any(spec == takes_ for spec, takes_ in zip(specs, takes, strict=False)):
-            dataset = dataset.batch(256)
-        parts = list(dataset.as_numpy_iterator())
-        return tf.nest.map_structure(lambda *leaves: np.concatenate(leaves), *parts)
 
     def _check_range(self, compiled: Program, codes: np.ndarray, against: np.ndarray) -> None:
         if compiled.units is None:
@@ -400,32 +383,6 @@ class Explainer:
             raise ValueError(
                 f"{self.method.name} changes numbers by degrees, and inputs {names}, which were explained, hold none."
             )
-
-    def _read_by(self, layer: keras.Layer | None, structure: Any) -> tuple[int, ...]:
-        """The inputs, by number, that are looked up in an embedding."""
-        return next((one.inputs for one in looked_up(self.model, structure) if one.layer() is layer), ())
-
-    def _looked_up(self, structure: Any, leaves: list[np.ndarray]) -> keras.Layer:
-        """The embedding of a model whose inputs are all integers.
-
-        Raises:
-            ValueError: none, or several, are looked up by an input.
-        """
-        described: list[entry.Leaf] = tf.nest.flatten(structure)
-        known = ((one.layer(), one.inputs) for one in looked_up(self.model, structure))
-        found = [(layer, inputs) for layer, inputs in known if layer is not None]
-        flags = arguments.flags(None, described, leaves)
-        tokens = [one for one in found if not set(one[1]) <= set(flags)]  # of zeros and ones: segments of a text
-        if len(found) == 1 or len(tokens) == 1:
-            return (tokens or found)[0][0]
-        kinds = ", ".join(f"{leaf.name!r} is {leaf.dtype}" for leaf in described)
-        varied = [layer for layer, inputs in found if any((leaves[i] != leaves[i].flat[0]).any() for i in inputs)]
-        names = [slices.address(self.model, layer) for layer in varied or [layer for layer, _ in found]]
-        pass_this = f"layer={names[0]!r}" if names else "layer= with the first layer of float output"
-        others = f" (or {', '.join(map(repr, names[1:]))})" if names[1:] else ""
-        raise ValueError(
-            f"nothing to attribute to: {kinds}, and only float inputs are explained; pass {pass_this}{others}."
-        )
 
     def _explanation(
         self, answer: dict[str, Any], structure: Any, leaves: list[np.ndarray], posed: Posed
@@ -496,11 +453,6 @@ def _failed(compiled: Program, message: str) -> ValueError:
             "as baseline must be of the vocabulary of each input that it is given for: baseline={name: token}."
         )
     return ValueError(f"the model failed ({reason[:300]}).")
-
-
-def _whole(leaf: Any) -> Any:
-    """A leaf of a batch; of one that is spread over replicas all their rows."""
-    return np.concatenate(leaf.values) if isinstance(leaf, tf.distribute.DistributedValues) else leaf
 
 
 def _warned(e: Explanation) -> Explanation:

@@ -3,7 +3,6 @@
 Needs ``tfig[beam]``.
 """
 
-import copy
 import dataclasses
 import warnings
 from collections.abc import Iterable, Sequence
@@ -132,7 +131,7 @@ def _alone(e: Explanation, row: int) -> Explanation | Failure:
     """One row, which holds nothing of the others."""
     if not np.isfinite(e.score[row]):
         return Failure("the model's score is NaN or infinite")
-    return copy.deepcopy(dataclasses.replace(e[row], explainer=None))
+    return dataclasses.replace(e[row], explainer=None)
 
 
 class Explain(beam.PTransform):

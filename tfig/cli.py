@@ -41,10 +41,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--method", default="integrated_gradients", help="as listed by 'tfig methods' (default: %(default)s)"
     )
-    one.add_argument("--target", metavar="CLASS", help="class index, or name of --classes; default: the predicted one")
-    one.add_argument(
-        "--against", metavar="CLASS", help="explain CLASS rather than this one: an index, predicted or runner_up"
-    )
+    console.add_target(one)
+    console.add_against(one)
     console.add_place(one)
     console.add_scale(one)
     console.add_preprocess(one)
@@ -60,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     many.add_argument("model", metavar="MODEL", help="a .keras or .h5 file, or a SavedModel directory")
     many.add_argument("images", metavar="INPUT", nargs="+", help="image files, or one .npy, .npz or .csv")
     many.add_argument("--methods", default=COMPARED, help="separated by commas (default: %(default)s)")
-    many.add_argument("--target", metavar="CLASS", help="class index, or name of --classes; default: the predicted one")
+    console.add_target(many)
     console.add_place(many)
     console.add_scale(many)
     console.add_preprocess(many)
@@ -87,9 +85,7 @@ def parser() -> argparse.ArgumentParser:
         "--mask", metavar="IMAGE", action="append",
         help="where the truth lies, not black; one for each image, in their order",
     )  # fmt: skip
-    trial.add_argument(
-        "--target", metavar="CLASS", help="class index, or name of --classes; default: the predicted one"
-    )
+    console.add_target(trial)
     console.add_place(trial)
     console.add_scale(trial)
     console.add_preprocess(trial)

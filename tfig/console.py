@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from tfig import naming
 from tfig.api import Explainer
-from tfig.entry import Leaf
 from tfig.score import Contrast
 
 PATIENCE = 2.0
@@ -36,6 +35,20 @@ class CommandError(Exception):
 
 
 BASELINES = "zeros, black, white, mean, blur, uniform, gaussian, max_distance, boundary, vocabulary, or a number"
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """The option of which class is explained."""
+    parser.add_argument(
+        "--target", metavar="CLASS", help="class index, or name of --classes; default: the predicted one"
+    )
+
+
+def add_against(parser: argparse.ArgumentParser) -> None:
+    """The option of rather than which class it is explained."""
+    parser.add_argument(
+        "--against", metavar="CLASS", help="explain CLASS rather than this one: an index, predicted or runner_up"
+    )
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
@@ -79,14 +92,6 @@ def add_classes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes", metavar="FILE", help="names of classes: one a line, or a .json list or dict by number"
     )
-
-
-def add_connection(parser: argparse.ArgumentParser) -> None:
-    """The options of a connection to a server."""
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="default: %(default)s")
-    parser.add_argument("--ca", metavar="PEM", help="who signs the server's certificate, for TLS")
-    parser.add_argument("--certificate", metavar="PEM", help="your certificate, for mutual TLS")
-    parser.add_argument("--key", metavar="PEM", help="its private key")
 
 
 def class_of(option: str, text: str | None, names: Any = None) -> Any:
@@ -149,18 +154,3 @@ def explainer(model: Any, options: argparse.Namespace, names: Any, devices: Any 
         baseline=baseline_of(options.baseline), batch_size=options.batch_size, seed=options.seed, class_names=names,
         devices=devices,
     )  # fmt: skip
-
-
-def offered(client: Any, name: str | None, model: str, address: str) -> tuple[str, list[Leaf]]:
-    """(the explanation asked for of a model on a server, the inputs it takes).
-
-    Raises:
-        CommandError: it is not there.
-    """
-    found = client.explanations()
-    if not found:
-        raise CommandError(f"model {model!r} on {address} offers no explanations")
-    name = name or ("explain" if "explain" in found or len(found) > 1 else next(iter(found)))
-    if name not in found:
-        raise CommandError(f"model {model!r} offers {', '.join(found)}; pass --name")
-    return name, [Leaf(alias, tuple(shape), dtype) for alias, (shape, dtype) in found[name].inputs.items()]

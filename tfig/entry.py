@@ -196,6 +196,29 @@ def _names(model: Any, x: Any, takes: dict[str, Leaf]) -> list[str]:
     return list(takes) if takes else [generated(i) for i in range(count)]
 
 
+def gathered(model: Any, dataset: tf.data.Dataset) -> Any:
+    """All rows of a data set, of single examples or of batches, of x or of (x, y).
+
+    Raises:
+        ValueError: it has no end.
+    """
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("x is a data set without end; pass dataset.take(batches), or explain it by Explainer.map.")
+    if isinstance(dataset.element_spec, tuple):
+        dataset = dataset.map(lambda x, *rest: x)
+    takes = [leaf.shape[1:] for leaf in declared(model).values()]
+    specs = [tuple(spec.shape) for spec in tf.nest.flatten(dataset.element_spec)]
+    if () in specs or any(spec == takes_ for spec, takes_ in zip(specs, takes, strict=False)):
+        dataset = dataset.batch(256)
+    parts = list(dataset.as_numpy_iterator())
+    return tf.nest.map_structure(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def whole(leaf: Any) -> Any:
+    """A leaf of a batch; of one that is spread over replicas all their rows."""
+    return np.concatenate(leaf.values) if isinstance(leaf, tf.distribute.DistributedValues) else leaf
+
+
 def column(array: np.ndarray, takes: Sequence[int | None]) -> np.ndarray:
     """A column of a table [B] as [B, 1], where the model takes that, as Keras does; anything else as it is."""
     return array[:, np.newaxis] if array.ndim == 1 and list(takes)[1:] == [1] else array

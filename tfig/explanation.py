@@ -10,12 +10,6 @@ import numpy as np
 
 from tfig.layout import moved
 
-POLE = 100
-"""How many times what it began with the relevance of a map may sum to before a note says so."""
-
-ROUNDINGS = 8
-"""Roundings of the score, in its own precision, that it may have lost on its way through a network."""
-
 Nest = Any
 """An array, or the list, tuple or dict of arrays that a model of several inputs takes."""
 
@@ -70,7 +64,7 @@ class Explanation:
             rows = [rows]
 
         def take(nest: Nest) -> Nest:
-            return None if nest is None else _map(nest, lambda leaf: leaf[rows])
+            return None if nest is None else mapped(nest, lambda leaf: leaf[rows])
 
         return dataclasses.replace(
             self,
@@ -83,7 +77,7 @@ class Explanation:
 
     def __repr__(self) -> str:
         none = "left out"
-        shapes = none if self.attributions is None else _map(self.attributions, lambda leaf: list(leaf.shape))
+        shapes = none if self.attributions is None else mapped(self.attributions, lambda leaf: list(leaf.shape))
         delta = self.convergence_delta
         worst = "" if delta is None else f", worst convergence_delta {np.abs(delta).max():.2g}"
         where = f" at {self.layer}" if self.layer else ""
@@ -103,124 +97,14 @@ class Explanation:
     @property
     def notes(self) -> list[str]:
         """What speaks against trusting it, in words: rows without an answer, out of tolerance, or off by a tenth."""
-        rows = len(self)
-        notes: list[str] = []
-        if not rows:
-            return notes
-        if not np.isfinite(self.score).all():
-            notes.append(f"the model's score is NaN or infinite in {(~np.isfinite(self.score)).sum()} of {rows} rows")
-        lost = ~self.trace["boundary_found"] if "boundary_found" in self.trace else np.zeros(rows, bool)
-        if lost.any():
-            missing = ", ".join(map(str, np.flatnonzero(lost)[:10]))
-            notes.append(f"no decision boundary was found for row {missing}: widen tfig.baselines.Boundary(radii=...)")
-        if self.baseline_score is not None:
-            broken = ~np.isfinite(self.baseline_score) & np.isfinite(self.score) & ~lost
-            if broken.any():
-                notes.append(
-                    f"the score at the baseline is NaN or infinite in {broken.sum()} of {rows} rows: pass another one "
-                    "(where all tokens are padding, the id of a mask or of an unknown word)"
-                )
-        notes += self._sums
-        if "absorbed" in self.trace and self.attributions is not None:
-            kept = np.zeros(rows)
-            _map(self.attributions, lambda leaf: kept.__iadd__(leaf.reshape(rows, -1).sum(1)))
-            beside = np.abs(kept) > POLE * np.abs(kept + self.trace["absorbed"])
-            if beside.any():
-                notes.append(
-                    f"the map sums to more than {POLE} times what it began with in {beside.sum()} of {rows} rows: "
-                    "relevance passed beside a pole; use a larger Epsilon, or another composite"
-                )
-        notes += self._beside
-        if "drawn" in self.trace:
-            notes.append("the model draws at random when it is called (a Dropout that is on?): this explains one draw")
-        if "moved" in self.trace and not self.trace["moved"].all():
-            notes += self._stuck
-        if self.attributions is not None and "moved" not in self.trace:
-            silent, broken = np.ones(rows, bool), np.zeros(rows, bool)
-            _map(self.attributions, lambda leaf: silent.__iand__(~leaf.reshape(rows, -1).any(1)))
-            _map(self.attributions, lambda leaf: broken.__ior__(~np.isfinite(leaf.reshape(rows, -1)).all(1)))
-            broken &= np.isfinite(self.score) & ~lost
-            if broken.any():
-                notes.append(f"the map is NaN or infinite in {broken.sum()} of {rows} rows")
-            if silent.any():
-                notes.append(f"the map is zero everywhere in {silent.sum()} of {rows} rows")
-        return notes
+        from tfig import notes
 
-    @property
-    def _beside(self) -> list[str]:
-        """What is not explained of a model of several inputs."""
-        if self.layer is not None or not isinstance(self.x, (dict, list, tuple)) or len(self.x) < 2:
-            return []
-        names = sorted(self.x) if isinstance(self.x, dict) else range(len(self.x))
-        held = [repr(name) for i, name in enumerate(names) if i in self.held]
-        notes = []
-        if held:
-            notes.append(
-                f"inputs {', '.join(held)} hold no floats, or are a mask of tokens: they stay as they are in x and get "
-                "nothing; explain a layer behind them (layer=), or ask a method that switches what is no float "
-                "(tfig.methods() says which), a mask by a baseline of its own"
-            )
-        if "mask" in self.trace:
-            notes.append("a mask closes one input: the others stay as they are in x and get nothing")
-        return notes
-
-    @property
-    def _stuck(self) -> list[str]:
-        """Why masks do not change the score."""
-        stuck, rows = ~self.trace["moved"], len(self)
-        alike = np.zeros(rows, bool)
-        if self.baseline_score is not None:
-            larger = np.maximum(np.abs(self.score), np.abs(self.baseline_score))
-            alike = stuck & (np.abs(self.score - self.baseline_score) <= 1e-6 * larger)
-        return [
-            f"{which.sum()} of {rows} masks {why}"
-            for which, why in (
-                (stuck & ~alike, "do not change the score"),
-                (alike, "have nothing to delete: the baseline scores as x does; choose one that x differs from"),
-            )
-            if which.any()
-        ]
-
-    @property
-    def _sums(self) -> list[str]:
-        """What speaks against how the map adds up: beside the rounding of F(x) and F(x') nothing does."""
-        if "converged" in self.trace and not self.trace["converged"].all():
-            return [f"{(~self.trace['converged']).sum()} of {len(self)} rows are above the tolerance"]
-        if self.baseline_score is None:
-            return []
-        difference, notes = np.abs(self.score - self.baseline_score), []
-        size = np.maximum(np.abs(self.score), np.abs(self.baseline_score))
-        rounding = ROUNDINGS * np.finfo(self.score.dtype).eps * size
-        if self.convergence_delta is not None:
-            off = np.abs(self.convergence_delta) > np.maximum(0.1 * difference, rounding)
-            if off.any():
-                ways = [way for way in ("samples", "steps") if way in self.parameters]
-                more = ", or use rule='adaptive' or tolerance=" if "tolerance" in self.parameters else ""
-                zeros = "zeros have no length or deviation"
-                advice = f": raise {ways[0]}{more}" if ways else f": try another baseline; {zeros}"
-                if ways:
-                    advice += (
-                        "; where that changes nothing, F jumps at the baseline (x is masked there, or normalised: "
-                        f"{zeros}): pass another one, for tokens 'vocabulary' or the id of padding or of the mask"
-                    )
-                notes.append(
-                    f"the sum misses more than a tenth of F(x) - F(x') in {off.sum()} of {len(self)} rows{advice}"
-                )
-        whole = np.zeros(len(self))
-        if self.attributions is not None and "moved" not in self.trace:  # a mask is no share of a score
-            _map(self.attributions, lambda leaf: whole.__iadd__(np.abs(leaf).reshape(len(self), -1).sum(1)))
-        lost = (rounding > 0.1 * np.maximum(whole, difference)) & (whole > 0)
-        if lost.any():
-            notes.append(
-                f"F(x) is so large that its rounding, {rounding[lost].max():.2g}, is a tenth of the map in "
-                f"{lost.sum()} of {len(self)} rows: use float64, or a target without the offset"
-            )
-        return notes
+        return notes.of(self)
 
     def channels_last(self, name: str) -> Nest:
         """ "attributions" or "x", with the channels of models that take them first put last: [B, H, W, C]."""
         nest, axes = getattr(self, name), iter(self.channels.get(name, ()))
-        return nest if nest is None or not self.channels else _map(nest, lambda leaf: moved(leaf, next(axes)))
+        return nest if nest is None or not self.channels else mapped(nest, lambda leaf: moved(leaf, next(axes)))
 
     def heatmap(self) -> Nest:
         """Attributions with channels summed, signed: [B, H, W] for images, [B, T] for sequences.
@@ -378,11 +262,12 @@ ROWS = ("target", "score", "baseline_score", "convergence_delta")
 """The fields that have a number for each row."""
 
 
-def _map(nest: Nest, function) -> Any:
+def mapped(nest: Nest, function) -> Any:
+    """A nest with what a function makes of each of its arrays."""
     if isinstance(nest, dict):
-        return {name: _map(value, function) for name, value in nest.items()}
+        return {name: mapped(value, function) for name, value in nest.items()}
     if isinstance(nest, (list, tuple)):
-        return type(nest)(_map(value, function) for value in nest)
+        return type(nest)(mapped(value, function) for value in nest)
     return function(nest)
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,18 +66,31 @@ def read(paths: list[str], takes: list[Leaf], scale: str, preprocess: str | None
     if preprocess is not None or scale != "0,1":
         raise CommandError("--scale and --preprocess are for image files; arrays and tables are taken as they are")
     path = arrays[0]
-    try:
-        if path.lower().endswith(".csv"):
-            return _table(path, takes)
-        with open(path, "rb") as file:
-            found = np.load(file, allow_pickle=False)
-            x: Any = {name: found[name] for name in found.files} if hasattr(found, "files") else found
-    except (ValueError, OSError, EOFError) as error:
-        raise CommandError(f"{path!r} cannot be read: {error}") from error
-    if isinstance(x, dict) and len(x) == 1 and len(takes) < 2:
-        (x,) = x.values()
+    if path.lower().endswith(".csv"):
+        return table(path, takes)
+    x = arrays_of(path, takes)
     rows = len(next(iter(x.values()))) if isinstance(x, dict) else len(np.atleast_1d(x))
     return Rows(x, [f"row {i}" for i in range(rows)])
+
+
+def arrays_of(path: str, takes: list[Leaf], mmap_mode: Any = None) -> Any:
+    """The array of an .npy file, or those of an .npz by name; of one for one input the array.
+
+    Args:
+        mmap_mode: as NumPy's `load` has it.
+
+    Raises:
+        CommandError: it cannot be read.
+    """
+    try:
+        found = np.load(path, mmap_mode, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        with found:
+            x = {name: found[name] for name in found.files}
+    except (ValueError, OSError, EOFError) as error:
+        raise CommandError(f"{path!r} cannot be read: {error}") from error
+    return next(iter(x.values())) if len(x) == 1 and len(takes) < 2 else x
 
 
 def images(paths: list[str], takes: list[Leaf], scale: str, preprocess: str | None = None) -> Rows:
@@ -214,10 +227,17 @@ def _tell(e: Explanation, row: int, name: str, place: Path) -> None:
     print(f"{name}: {target}, score {e.score[row]:.4g}, delta {delta} -> {place}{notes}")
 
 
-def _table(path: str, takes: list[Leaf]) -> Rows:
-    """A table with a line of names: columns in the order of the only input, or by the names of several."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        lines = list(csv.reader(file))
+def table(path: str, takes: list[Leaf]) -> Rows:
+    """A table with a line of names: columns in the order of the only input, or by the names of several.
+
+    Raises:
+        CommandError: it is none, or does not fit what the model takes.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.reader(file))
+    except (ValueError, OSError, csv.Error) as error:
+        raise CommandError(f"{path!r} cannot be read: {error}") from error
     lines = [line for line in lines if line]
     ragged = next((number for number, line in enumerate(lines, 1) if len(line) != len(lines[0])), None)
     if not lines or ragged:
@@ -228,11 +248,10 @@ def _table(path: str, takes: list[Leaf]) -> Rows:
     if len(lines) == 1:
         raise CommandError(f"{path!r} has a line of names, and there are no rows below it")
     head, body = [name.strip() for name in lines[0]], lines[1:]
-    if all(_number(name) for name in head):
+    if not any(_named(name) for name in head):
         raise CommandError(f"{path!r} begins with numbers, {', '.join(head[:3])}, ...; its first line must be names")
     cells = {name: [line[i] for line in body] for i, name in enumerate(head)}
-    taken_ = {leaf.name for leaf in takes}
-    ids = next((name for name in IDS if name in head and name not in taken_), None)
+    ids = next((name for name in IDS if name in head and name not in {leaf.name for leaf in takes}), None)
     width = takes[0].shape[-1] if len(takes) == 1 and len(takes[0].shape) == 2 else None
     if ids is not None and (len(takes) > 1 or width == len(head) - 1):
         names, head = cells[ids], [name for name in head if name != ids]
@@ -242,53 +261,58 @@ def _table(path: str, takes: list[Leaf]) -> Rows:
         missing = [leaf.name for leaf in takes if leaf.name not in cells]
         if missing:
             raise CommandError(f"{path!r} has no columns {missing}, which the model takes; it has {head}")
-        return Rows({leaf.name: _column(leaf.name, cells[leaf.name], leaf.dtype) for leaf in takes}, names)
+        return Rows({leaf.name: _columns({leaf.name: cells[leaf.name]}, leaf) for leaf in takes}, names)
     if not takes or len(takes[0].shape) != 2 or width not in (None, len(head)):
         needed = f"{takes[0].name} {list(takes[0].shape)}" if takes else "unknown inputs"
         raise CommandError(f"{path!r} has {len(head)} columns, {', '.join(head)}, and the model takes {needed}")
-    columns = [_column(name, cells[name], takes[0].dtype) for name in head]
-    x = np.concatenate(columns, 1)
-    for name, column in zip(head, columns, strict=True):
-        _same(name, column.ravel() if column.dtype.kind == "i" else (), x.dtype.kind != "f")
+    x = _columns({name: cells[name] for name in head}, takes[0])
     return Rows(x, names, feature_names=head)
 
 
-def _number(cell: str) -> bool:
+def _number(cell: str, whole: bool) -> int | float:
+    """What a cell says: nothing is no number; where the model takes whole numbers they are not rounded.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not cell.strip():
+        return float("nan")
+    try:
+        return int(cell) if whole else float(cell)
+    except ValueError:
+        return float(cell)
+
+
+def _named(cell: str) -> bool:
+    """Whether a cell may be the name of a column: it is no number."""
     try:
         float(cell)
     except ValueError:
-        return False
-    return True
+        return True
+    return False
 
 
-def _read_number(cell: str) -> int | float:
-    try:
-        return int(cell)
-    except ValueError:
-        return float(cell) if cell.strip() else float("nan")
-
-
-def _column(name: str, cells: list[str], dtype: str) -> np.ndarray:
-    """A column [B, 1] of a table."""
-    if dtype == "string":
-        return np.array(cells)[:, np.newaxis]
-    for line, cell in enumerate(cells, 2):
-        if cell.strip() and not _number(cell):
+def _columns(cells: Mapping[str, list[str]], leaf: Leaf) -> np.ndarray:
+    """Columns of a table, [B, columns]. What fits into the model's type is for the model to say."""
+    if leaf.dtype == "string":
+        return np.array(list(cells.values())).T
+    found: dict[str, list[int | float]] = {name: [] for name in cells}
+    for name, column in cells.items():
+        for line, cell in enumerate(column, 2):
+            try:
+                found[name].append(_number(cell, not leaf.floating))
+            except ValueError:
+                raise CommandError(
+                    f"column {name!r} holds {cell!r} in line {line}, which is no number, and the model takes "
+                    f"{leaf.dtype}"
+                ) from None
+    if any(isinstance(one, float) for column in found.values() for one in column):
+        large = [name for name, column in found.items() if any(isinstance(n, int) and abs(n) > LARGEST for n in column)]
+        if large:
             raise CommandError(
-                f"column {name!r} holds {cell!r} in line {line}, which is no number, and the model takes {dtype}"
+                f"{large[0]!r} holds whole numbers above 2^53 beside fractions or empty cells; pass .npy or .npz"
             )
-    # Nothing in a cell is no number. What fits into the model's type is for it to say.
-    found = [_read_number(cell) for cell in cells]
-    _same(name, found, all(isinstance(one, int) for one in found))
-    return np.array(found)[:, np.newaxis]
-
-
-def _same(name: str, values: Any, whole: bool) -> None:
-    """Refuse whole numbers that would be rounded beside others that are not whole."""
-    if not whole and any(isinstance(one, (int, np.integer)) and abs(int(one)) > LARGEST for one in values):
-        raise CommandError(
-            f"{name!r} holds whole numbers above 2^53 beside fractions or empty cells; pass .npy or .npz"
-        )
+    return np.array(list(found.values())).T
 
 
 def _preprocessed(x: np.ndarray, name: str) -> np.ndarray:
@@ -308,6 +332,11 @@ def _pixels(path: str, mode: int) -> np.ndarray:
     pixels = cv2.imread(path, mode)
     if pixels is None:
         raise CommandError(f"{path!r} is no image that OpenCV can read")
+    return rgb(pixels)
+
+
+def rgb(pixels: np.ndarray) -> np.ndarray:
+    """OpenCV's pixels as [H, W, 3] in RGB order, or grey as [H, W, 1]."""
     return pixels[..., np.newaxis] if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from tfig import layout, slices
+from tfig import arguments, layout, slices
 from tfig.entry import Leaf
 from tfig.fingerprint import surroundings
 from tfig.graph import ancestors, depending
@@ -264,3 +265,31 @@ def switched(model: Any, structure: Any, held: Sequence[int] | None, flags: Sequ
         for i, leaf in enumerate(leaves)
     ]
     return tf.nest.pack_sequence_as(structure, marked)
+
+
+def read_by(model: Any, structure: Any, layer: keras.Layer | None) -> tuple[int, ...]:
+    """The inputs, by number, that are looked up in an embedding."""
+    return next((one.inputs for one in looked_up(model, structure) if one.layer() is layer), ())
+
+
+def embedding(model: Any, structure: Any, leaves: list[np.ndarray]) -> keras.Layer:
+    """The embedding of a model whose inputs are all integers.
+
+    Raises:
+        ValueError: none, or several, are looked up by an input.
+    """
+    described: list[Leaf] = tf.nest.flatten(structure)
+    known = ((one.layer(), one.inputs) for one in looked_up(model, structure))
+    found = [(layer, inputs) for layer, inputs in known if layer is not None]
+    flags = arguments.flags(None, described, leaves)
+    tokens = [one for one in found if not set(one[1]) <= set(flags)]  # of zeros and ones: segments of a text
+    if len(found) == 1 or len(tokens) == 1:
+        return (tokens or found)[0][0]
+    kinds = ", ".join(f"{leaf.name!r} is {leaf.dtype}" for leaf in described)
+    varied = [layer for layer, inputs in found if any((leaves[i] != leaves[i].flat[0]).any() for i in inputs)]
+    names = [slices.address(model, layer) for layer in varied or [layer for layer, _ in found]]
+    pass_this = f"layer={names[0]!r}" if names else "layer= with the first layer of float output"
+    others = f" (or {', '.join(map(repr, names[1:]))})" if names[1:] else ""
+    raise ValueError(
+        f"nothing to attribute to: {kinds}, and only float inputs are explained; pass {pass_this}{others}."
+    )

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from tfig import picture
@@ -50,6 +51,11 @@ def scale(map_: np.ndarray, top: float | None = None) -> float:
 def strength(map_: np.ndarray, top: float | None = None) -> np.ndarray:
     """A map scaled to [-1, 1] by `top`, or the 99th percentile of its magnitude; all zeros stay zeros."""
     return picture.strength(map_[np.newaxis], top)[0].numpy()
+
+
+def png(rgb: np.ndarray) -> bytes:
+    """A picture [H, W, 3], uint8, as the bytes of a PNG file."""
+    return cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def pixels(image: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from tfig.console import CommandError
 from tfig.devices import mirrored, named
 from tfig.entry import Leaf
 from tfig.explanation import Explanation
+from tfig.serving import connection
 
 REQUESTED = 32
 """Rows of a request."""
@@ -26,11 +27,13 @@ class Asking(Protocol):
 
     Attributes:
         takes: the inputs of the model.
-        mark: what changes when the answers do.
     """
 
     takes: list[Leaf]
-    mark: str
+
+    @property
+    def mark(self) -> str:
+        """What changes when the answers do."""
 
     def __call__(self, x: Any) -> Explanation:
         """Explain x.
@@ -62,7 +65,11 @@ class Local:
             model = console.load_model(options.model)
         self.explainer = console.explainer(model, options, names, places or None)
         self.takes = _taken(model)
-        self.mark = f"{provenance.weights(model)}; {_made(options.model, model)}"
+
+    @functools.cached_property
+    def mark(self) -> str:
+        """As `Asking` says; workers are not asked for it."""
+        return f"{provenance.weights(self.explainer.model)}; {_made(self.path, self.explainer.model)}"
 
     def __call__(self, x: Any) -> Explanation:
         """As `Asking` says."""
@@ -78,21 +85,19 @@ class Fleet:
     """A model on servers behind one address, with many requests on their way."""
 
     def __init__(self, options: argparse.Namespace):
-        from tfig.serving import Client, ServingError
+        from tfig.serving import ServingError
 
         self.options, self.error = options, ServingError
-        connection = {name: getattr(options, name) for name in ("version", "timeout", "ca", "certificate", "key")}
-        self.client = Client(options.server, options.model_name, rows=REQUESTED, **connection)
+        server, model = options.server, options.model_name
+        self.client = connection.client(options, server, model, rows=REQUESTED, version=options.version)
         self.names = files.class_names(options.classes)
         try:
-            self.name, self.takes = console.offered(self.client, options.name, options.model_name, options.server)
+            name, self.takes = connection.offered(self.client, options.name, model, server)
         except ServingError as error:
             raise CommandError(str(error)) from error
-        word = {
-            word: console.class_of(f"--{word}", getattr(options, word), self.names) for word in ("target", "against")
-        }
+        target, against = (console.class_of(f"--{w}", getattr(options, w), self.names) for w in ("target", "against"))
         self.ask = functools.partial(
-            self.client.explain, name=self.name, target=word["target"], contrast=word["against"],
+            self.client.explain, name=name, target=target, contrast=against,
             baseline=console.baseline_of(options.baseline), seed=options.seed, return_bad_rows=True,
         )  # fmt: skip
         self.pool = concurrent.futures.ThreadPoolExecutor(options.requests)

@@ -14,6 +14,7 @@ from tfig import console
 from tfig.batch import job, running, table
 from tfig.batch.asking import asking
 from tfig.console import CommandError
+from tfig.serving import connection
 
 PATIENCE = 10.0
 """Seconds between two lines of progress, where lines cannot be written over."""
@@ -34,10 +35,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     one.add_argument("-o", "--out", metavar="DIR", required=True, help="where files are written")
     one.add_argument("--method", help="as listed by 'tfig methods' (default: integrated_gradients)")
-    one.add_argument("--target", metavar="CLASS", help="class index, or name of --classes; default: the predicted one")
-    one.add_argument(
-        "--against", metavar="CLASS", help="explain CLASS rather than this one: an index, predicted or runner_up"
-    )
+    console.add_target(one)
+    console.add_against(one)
     console.add_place(one)
     console.add_scale(one)
     console.add_preprocess(one)
@@ -66,7 +65,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     one.add_argument("--name", help="of the explanation on the server (default: explain, or the only one)")
     one.add_argument("--version", type=int, metavar="N", help="of the model on the server; default: the latest")
     one.add_argument("--requests", type=int, default=8, metavar="N", help="on their way at once (default: %(default)s)")
-    console.add_connection(one)
+    connection.add(one)
     one.set_defaults(run=run)
 
 

@@ -18,7 +18,8 @@ import tensorflow as tf
 
 from tfig.batch import table
 from tfig.batch.asking import Asking, apart, asking
-from tfig.batch.sources import Reading, Row, Source, opened
+from tfig.batch.rows import Reading, Row, Source
+from tfig.batch.sources import opened
 from tfig.batch.table import Header
 from tfig.console import CommandError
 from tfig.explanation import Explanation

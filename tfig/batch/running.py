@@ -16,11 +16,6 @@ _work: list[Work] = []
 """Of a worker: one, made when it begins."""
 
 
-def here(work: Work) -> Iterator[Told]:
-    """In this process."""
-    yield from work(work.job.missing)
-
-
 def spread(whole: Job, workers: int) -> Iterator[Told]:
     """In several processes, each with a model of its own. One that dies is replaced, and its file begun anew.
 
@@ -81,4 +76,4 @@ def running(work: Work, options: argparse.Namespace) -> Iterator[Told]:
         from tfig.batch import pipeline
 
         return pipeline.running(work.job, options.runner, options.runner_option or [])
-    return here(work) if options.workers == 1 else spread(work.job, options.workers)
+    return work(work.job.missing) if options.workers == 1 else spread(work.job, options.workers)

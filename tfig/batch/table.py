@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from tfig import archive
+from tfig import archive, view
 from tfig.explanation import ROWS, Explanation
 
 OK, FAILED = "ok", "failed"
@@ -225,13 +224,9 @@ def _explanation(table: list[dict[str, Any]], header: Header) -> Explanation:
 def _maps(e: Explanation, kept: str) -> tuple[Any, dict[str, Any]]:
     """(how what is kept of the maps belongs together, columns of it)."""
     if kept == "picture":
-        return None, {"picture": [_png(one) for one in e.overlay()]}
+        return None, {"picture": [view.png(one) for one in e.overlay()]}
     arrays: dict[str, np.ndarray] = {}
     return archive.packed(kept, e.attributions if kept == "attributions" else e.heatmap(), arrays), arrays
-
-
-def _png(rgb: np.ndarray) -> bytes:
-    return cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def _cell(map_: Any, header: Header) -> Any:

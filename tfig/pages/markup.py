@@ -28,7 +28,7 @@ def attributes(values: Mapping[str, Any]) -> str:
 
 def png(rgb: np.ndarray) -> str:
     """A picture [H, W, 3], uint8, as a data URI."""
-    return data("image/png", cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes())
+    return data("image/png", view.png(rgb))
 
 
 def data(kind: str, content: bytes) -> str:
