@@ -15,6 +15,9 @@ import pytest
 
 from tfig.serving import trial
 
+# A full collection goes through all that TensorFlow is made of, and traces, of small objects, ask for many.
+gc.set_threshold(50_000, 20, 100)
+
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "scripts"))
 

@@ -91,7 +91,7 @@ def test_one_tf_function_one_matplotlib_no_private_keras():
 
 ORDER = [
     ("version",),
-    ("fingerprint", "graph", "axes", "naming"),
+    ("fingerprint", "graph", "axes", "naming", "sizes"),
     ("slices", "picture", "rules", "layout"),
     ("entry",),
     ("network", "baselines", "anatomy"),

@@ -65,11 +65,11 @@ from tfig.methods import SmoothGrad as SmoothGrad
 from tfig.methods import SquareGrad as SquareGrad
 from tfig.methods import VarGrad as VarGrad
 from tfig.pages.report import report as report
+from tfig.program import forget as forget
 from tfig.score import At as At
 from tfig.score import Contrast as Contrast
 from tfig.serving import export as export
 from tfig.summary import Summary as Summary
 from tfig.summary import summary as summary
-from tfig.survey import forget as forget
 from tfig.tally import Tally as Tally
 from tfig.version import VERSION as __version__

@@ -14,6 +14,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfig.sizes import beyond_rows
+
 
 class Noise(NamedTuple):
     """Where random baselines draw from: functions of a tensor, in whose shape they draw, by each row's own seed."""
@@ -49,7 +51,7 @@ class Mean(Baseline):
 
     def __call__(self, x: tf.Tensor, noise: Noise) -> tf.Tensor:
         """The mean."""
-        axes = range(1, max(2, len(x.shape) - 1))
+        axes = list(range(1, max(2, len(x.shape) - 1)))
         return tf.broadcast_to(tf.reduce_mean(x, axes, keepdims=True), tf.shape(x))
 
 
@@ -329,7 +331,7 @@ def fit(name: str, baseline: Any, x: np.ndarray) -> np.ndarray:
 
 
 def _range(x: tf.Tensor, low: float | None, high: float | None) -> tuple[tf.Tensor, tf.Tensor]:
-    axes = range(1, len(x.shape))
+    axes = beyond_rows(x)
     least = tf.reduce_min(x, axes, keepdims=True) if low is None else tf.constant(low, x.dtype)
     most = tf.reduce_max(x, axes, keepdims=True) if high is None else tf.constant(high, x.dtype)
     return least, most

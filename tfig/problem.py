@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfig import slices
 from tfig.entry import Leaf
 from tfig.network import Leaves
+from tfig.sizes import beyond_rows, extent
 
 Trace = dict[str, tf.Tensor]
 """Per-row diagnostics of a method, [B, ...] each, by name."""
@@ -79,6 +80,7 @@ class Problem:
         sides: what `Method.sides` computed of x outside the program, [B, ...] each.
         dtype: of scores, and of maps over what is no float.
         padded: numbers of the leaves in which 0 is padding, which stays as it is.
+        ends: F at x and at the baseline, [B] each, as far as they have been computed.
         rerule: handler -> a context in which the model's layers are called through it (see `tfig.slices.rerule`).
     """
 
@@ -93,6 +95,17 @@ class Problem:
     sides: Leaves = ()
     dtype: tf.DType = tf.float32
     padded: tuple[int, ...] = ()
+    ends: tuple[tf.Tensor | None, tf.Tensor | None] = (None, None)
+
+    @property
+    def at_x(self) -> tf.Tensor:
+        """F(x), [B]."""
+        return self.score(self.x) if self.ends[0] is None else self.ends[0]
+
+    @property
+    def at_baseline(self) -> tf.Tensor:
+        """F(x'), [B]."""
+        return self.score(self.baseline) if self.ends[1] is None else self.ends[1]
 
     @property
     def cut(self) -> Source:
@@ -108,7 +121,7 @@ class Problem:
     @property
     def rows(self) -> tf.Tensor:
         """B, a scalar."""
-        return tf.shape(self.seed)[0]
+        return extent(self.seed, 0)
 
     def take(self, rows: tf.Tensor) -> "Problem":
         """The problem of the rows with these indices, which may repeat."""
@@ -120,6 +133,7 @@ class Problem:
             seed=tf.gather(self.seed, rows),
             sides=_take(self.sides, rows),
             source=self.source.take(rows) if self.source else None,
+            ends=(_rows(self.ends[0], rows), _rows(self.ends[1], rows)),
         )
 
     def at_reference(self, which: tf.Tensor) -> "Problem":
@@ -132,19 +146,25 @@ class Problem:
 
     def replace(self, **fields) -> "Problem":
         """The same problem with other fields."""
-        return dataclasses.replace(self, **fields)
+        at_x, at_baseline = (None if "score" in fields else end for end in self.ends)
+        ends = (None if "x" in fields else at_x, None if "baseline" in fields else at_baseline)
+        return dataclasses.replace(self, **{"ends": ends, **fields})
 
 
 def per_row(values: tf.Tensor, leaf: tf.Tensor) -> tf.Tensor:
-    """`values` [N] shaped [N, 1, ...] to be multiplied into `leaf` [N, ...]."""
-    return tf.reshape(
-        tf.cast(values, leaf.dtype), tf.concat([tf.shape(values), tf.ones([len(leaf.shape) - 1], tf.int32)], 0)
-    )
+    """`values` [N] shaped [N, 1, ...] to be multiplied into `leaf` [N, ...]; booleans stay what they are."""
+    known = values if values.dtype == tf.bool else tf.cast(values, leaf.dtype)
+    return tf.reshape(known, [-1] + [1] * (len(leaf.shape) - 1))
 
 
 def row_sum(leaves: Leaves) -> tf.Tensor:
     """sum over everything but rows, of all leaves together: [N]."""
-    return tf.add_n([tf.reduce_sum(leaf, range(1, len(leaf.shape))) for leaf in leaves])
+    sums = [tf.reduce_sum(leaf, beyond_rows(leaf)) for leaf in leaves]
+    return sums[0] if len(sums) == 1 else tf.add_n(sums)
+
+
+def _rows(values: tf.Tensor | None, rows: tf.Tensor) -> tf.Tensor | None:
+    return None if values is None else tf.gather(values, rows)
 
 
 def _take(leaves: Leaves, rows: tf.Tensor) -> Leaves:

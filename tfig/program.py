@@ -17,9 +17,11 @@ from tfig.baselines import AtLayer, Baseline, Boundary, Dataset, Noise
 from tfig.fingerprint import surroundings
 from tfig.kernels import boundary
 from tfig.kernels.expectation import fork, normal, over_references, total, uniform
+from tfig.kernels.gradient import value_and_gradient
 from tfig.network import Cut, Leaves, Network
 from tfig.problem import Method, Problem, Source, per_row, row_sum
 from tfig.score import NOT_FINITE, OK, TARGET_OUT_OF_RANGE, Quantity, Score, margin, resolve
+from tfig.sizes import beyond_rows, extent
 
 GRADIENT_SCALE = 2.0**8
 """What gradients are multiplied by inside a float16 model, whose smallest number is 6e-8 and largest 65504."""
@@ -115,28 +117,31 @@ class _Build:
         points = network.inner(points)
         fed = network.inner(fed)
         known = [_finite(leaf) for leaf in points if leaf.dtype.is_floating]
-        finite = tf.reduce_all(tf.stack(known or [tf.ones_like(seed, tf.bool)]), 0)
-        points = tuple(
-            tf.where(per_row(finite, leaf) > 0, leaf, 0) if leaf.dtype.is_floating else leaf for leaf in points
-        )
+        finite = functools.reduce(tf.logical_and, known) if known else tf.ones_like(seed, tf.bool)
+        points = tuple(tf.where(per_row(finite, leaf), leaf, 0) if leaf.dtype.is_floating else leaf for leaf in points)
         plain = Score(
-            lambda p, held: network(network.merge(p, held)), self.question.quantity, "", target, against, constants,
+            lambda p, held: network(network.merge(p, held)), self.question.quantity, "", None, constants,
             aside, network.dtype, GRADIENT_SCALE if network.half else 1.0, self.readings if SHARING else None,
         )  # fmt: skip
         graph = tf.compat.v1.get_default_graph()
         begin = len(graph.get_operations())
         values, end = plain.read(points)
         drawn = self.readings.draw or _draws(graph.get_operations()[begin:])
-        valid = tf.ones_like(finite)
+        valid, weights = tf.ones_like(finite), None
         if self.question.quantity.function is None:
             self.units = values.shape[-1]
             target, against, valid = resolve(values, target, against)
+            own, other = (tf.one_hot(which, extent(values, -1), dtype=network.dtype) for which in (target, against))
+            weights = own - other
 
-        plain = dataclasses.replace(plain, end=end, target=target, against=against)
+        plain = dataclasses.replace(plain, end=end, weights=weights)
         seeds = tf.stack([seed, tf.zeros_like(seed)], -1)
         problem, crossing = self.pose(plain, points, seeds, chunk, fed)
-        problem = problem.replace(sides=sides)
-        attributions, trace = method.attribute(problem)
+        score, base = plain.choose(plain.summary(values)), None
+        if method.default_baseline is not None:
+            base = self.baseline_score(plain, problem, points, score)
+        of_problem = not problem.references and not (method.needs_layer and problem.source is not None)
+        attributions, trace = method.attribute(problem.replace(sides=sides, ends=(score, base if of_problem else None)))
         attributions = tuple(
             tf.where(points[i] == 0, tf.zeros([], leaf.dtype), leaf) if i in problem.padded else leaf
             for i, leaf in enumerate(attributions)
@@ -150,12 +155,10 @@ class _Build:
             explained = ok & crossing.found
 
         def shown(leaf: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-            return tf.where(per_row(rows, leaf) > 0, leaf, float("nan"))
+            return tf.where(per_row(rows, leaf), leaf, float("nan"))
 
-        score = plain.choose(plain.summary(values))
         result = {"score": shown(score, ok)}
-        if method.default_baseline is not None:
-            base = self.baseline_score(plain, problem, points, score)
+        if base is not None:
             result["baseline_score"] = shown(base, explained)
             if method.complete and (not method.needs_layer or _is_cut(problem)):
                 result["convergence_delta"] = shown(row_sum(attributions) - (score - base), explained)
@@ -262,35 +265,69 @@ class Readings:
         """The same of what is behind a call of a layer."""
         return Readings(self.network, (id(layer), channels, call))
 
-    def __call__(self, score: Score, points: Leaves) -> tuple[Any, str]:
+    def read(self, score: Score, points: Leaves) -> tuple[Any, str]:
         """(what is read off the outputs at `points`, how these end)."""
-        leaves, quantity = (*points, *score.context), score.quantity.held
-        specs = tuple(tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype) for leaf in leaves)
-        asked = (*self.place, quantity, len(points), specs)
+        reading = self._of(_read, dataclasses.replace(score, quantity=score.quantity.held), points, ())
+        return reading.run(*points, *score.context), reading.end
+
+    def differentiate(self, score: Score, points: Leaves) -> tuple[tf.Tensor, Leaves]:
+        """(F, its gradient with respect to each leaf), so that a program has nothing of the model to differentiate."""
+        value, *gradients = self._of(_differentiate, score, points, (score.weights,)).run(
+            *points, *score.context, score.weights
+        )
+        return value, tuple(gradients)
+
+    def _of(self, what: Callable[[Score, Leaves], tuple[Any, str]], score: Score, points: Leaves, weights: Leaves):
+        specs = tuple(
+            tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype) for leaf in (*points, *score.context, *weights)
+        )
+        asked = (*self.place, what, score.quantity, score.scale, len(points), specs)
         with tf.init_scope():  # apart from the program that asks first
             reading = remembered(
                 _readings, self.network.model(), lambda: (*asked, *_key(self.network)),
-                lambda: _Reading(quantity, score.outputs, len(points), specs),
+                lambda: _Reading(what, score, len(points), specs),
             )  # fmt: skip
         self.draw |= reading.draws
-        return reading.run(*leaves), reading.end
+        return reading
 
 
 class _Reading:
-    """What a quantity reads of a network, as a function of leaves."""
+    """What is made of a score at points, as a function of these, of what is held and of the outputs' weights.
+
+    Attributes:
+        run: the function.
+        end: how the model's outputs end.
+        draws: whether the model draws.
+    """
 
     def __init__(
-        self, quantity: Quantity, outputs: Callable[..., Any], explained: int, specs: tuple[tf.TensorSpec, ...]
+        self,
+        what: Callable[[Score, Leaves], tuple[Any, str]],
+        score: Score,
+        explained: int,
+        specs: tuple[tf.TensorSpec, ...],
     ):
-        self.end = ""
+        self.end, last = "", explained + len(score.context)
+        bare = dataclasses.replace(score, context=(), weights=None, aside=(), shared=None)  # which holds no tensors
 
         def body(*leaves: tf.Tensor) -> Any:
-            points, context = leaves[:explained], leaves[explained:]
-            values, self.end = quantity.read(outputs(points, context), points)
-            return values
+            weights = leaves[last] if len(leaves) > last else None
+            found, self.end = what(
+                dataclasses.replace(bare, context=leaves[explained:last], weights=weights), leaves[:explained]
+            )
+            return found
 
         self.run = traced(body, specs)
         self.draws = _draws(self.run.graph.get_operations())
+
+
+def _read(score: Score, points: Leaves) -> tuple[Any, str]:
+    return score.read(points)
+
+
+def _differentiate(score: Score, points: Leaves) -> tuple[Leaves, str]:
+    value, gradients = value_and_gradient(score, points)
+    return (value, *gradients), score.end
 
 
 def _draws(operations: Sequence[tf.Operation]) -> bool:
@@ -298,12 +335,12 @@ def _draws(operations: Sequence[tf.Operation]) -> bool:
 
 
 def _finite(leaf: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_all(tf.math.is_finite(leaf), range(1, len(leaf.shape)))
+    return tf.reduce_all(tf.math.is_finite(leaf), beyond_rows(leaf))
 
 
 def _fed(given: tf.Tensor, rule: tf.Tensor) -> tf.Tensor:
     """The fed baseline, and the rule's in rows of NaN."""
-    absent = tf.reduce_any(tf.math.is_nan(given), range(1, len(given.shape)), keepdims=True)
+    absent = tf.reduce_any(tf.math.is_nan(given), beyond_rows(given), keepdims=True)
     return tf.where(absent, rule, given)
 
 
@@ -325,9 +362,12 @@ def _apply(rules: tuple[Baseline | None, ...], x: Leaves, seeds: tf.Tensor, name
                 f"baseline {type(rule).__name__} needs spatial axes, [B, H, W, C] or [B, T, C], and {name!r} has shape "
                 f"{leaf.shape.as_list()}; pass another baseline."
             )
-        seed, none = fork(seeds, tf.fill(tf.shape(seeds)[:1], -2 - i)), tf.zeros_like(seeds[:, 0])
-        noise = Noise(functools.partial(normal, seed, none), functools.partial(uniform, seed, none))
-        leaves.append(rule(leaf, noise))
+
+        def draw(kind: Callable[..., tf.Tensor], like: tf.Tensor, stream: int = -2 - i) -> tf.Tensor:
+            none = tf.zeros_like(seeds[:, 0])
+            return kind(fork(seeds, none + stream), none, like)
+
+        leaves.append(rule(leaf, Noise(functools.partial(draw, normal), functools.partial(draw, uniform))))
     return tuple(leaves)
 
 
@@ -375,45 +415,74 @@ def traced(body: Callable[..., Any], signature: Sequence[Any]) -> Any:
 
 T = TypeVar("T")
 Store = weakref.WeakKeyDictionary[Any, collections.OrderedDict[tuple, T]]
+_stores: list[Store[Any]] = []
 
 
-def remembered(store: Store[T], model: Any, key: Callable[[], tuple], make: Callable[[], T]) -> T:
-    """What `make` gave for a model and a key, from the store where it has been asked for before.
+def store() -> Store[Any]:
+    """What is remembered of models: by model, by (question, what may change under it)."""
+    _stores.append(weakref.WeakKeyDictionary())
+    return _stores[-1]
 
-    The store's entries die with the model; of each model the `KEPT` last used are kept.
+
+def remembered(where: Store[T], model: Any, question: Callable[[], tuple], make: Callable[[], T]) -> T:
+    """What `make` gave for a question to a model as it is, from the store where it has been asked for before.
+
+    A change of the model's variables, activations or flags, or of what the calls of its layers read
+    (`tfig.fingerprint`), is a new question. The store's entries die with the model; of each model the `KEPT` last used
+    are kept.
     """
+    owner = getattr(model, "__self__", model)
     with slices.LOCK:
         try:
-            known = store.setdefault(getattr(model, "__self__", model), collections.OrderedDict())
+            known = where.setdefault(owner, collections.OrderedDict())
         except TypeError:  # neither hashable nor weakly referable
             return make()
-        asked = key()
-        if asked not in known:
+        asked, state = question(), _state(model)
+        if (asked, state) not in known:
             found = make()
-            asked = key()  # what the trace itself has changed, a counter of calls, is no change of the question
-            known[asked] = found
-        known.move_to_end(asked)
+            before, asked, state = state, question(), _state(model)
+            if state != before:  # what a trace itself has changed, a counter of calls, is no change of any question
+                for one in _stores:
+                    _carry(one.get(owner, {}), before, state)
+            known[asked, state] = found
+        known.move_to_end((asked, state))
         while len(known) > KEPT:
             known.popitem(last=False)
-        return known[asked]
+        return known[asked, state]
 
 
-def forgotten(store: Store[Any], model: Any) -> None:
-    """Drop what is remembered of a model."""
+def _state(model: Any) -> tuple:
+    """What a user may change of a model, by value."""
+    return slices.state(model), surroundings(model)
+
+
+def _carry(known: dict[tuple, Any], before: tuple, after: tuple) -> None:
+    """Let what holds of one state hold of another."""
+    held = list(known.items())
+    known.clear()
+    known.update({(asked, after if state == before else state): value for (asked, state), value in held})
+
+
+def forget(model: Any) -> None:
+    """Drop what was compiled for a model, or a callable: the next question is traced anew.
+
+    Needed only where a call reads what cannot be seen from outside: an object changed in place that is no number, word,
+    array or container of them, a file, a global of another module.
+
+    >>> model.lookup.refresh()
+    >>> tfig.forget(model)
+    """
     with slices.LOCK, contextlib.suppress(TypeError):
-        store.pop(getattr(model, "__self__", model), None)
+        for one in _stores:
+            one.pop(getattr(model, "__self__", model), None)
 
 
-_programs: Store[Program] = weakref.WeakKeyDictionary()
-_readings: Store[_Reading] = weakref.WeakKeyDictionary()
+_programs: Store[Program] = store()
+_readings: Store[_Reading] = store()
 
 
 def program(model: Any, structure: Any, question: Question) -> Program:
-    """The compiled program of a question to a model, from the cache if it has been asked before.
-
-    A change of the model's variables, activations or flags, or of what the calls of its layers read
-    (`tfig.fingerprint`), is a new question.
-    """
+    """The compiled program of a question to a model, from the cache if it has been asked before."""
     network = Network(model, structure)
 
     def key() -> tuple:
@@ -423,14 +492,6 @@ def program(model: Any, structure: Any, question: Question) -> Program:
 
 
 def _key(network: Network) -> tuple:
-    """A network by value: its inputs, and what a user may change of the model."""
-    model = network.model()
+    """A network by value: its inputs, and which function of an object it is."""
     named = str(tf.nest.map_structure(lambda leaf: leaf.name, network.structure))
-    which = getattr(model, "__func__", None)
-    return tuple(network.leaves), named, slices.state(model), surroundings(model), which, _place.get()
-
-
-def drop(model: Any) -> None:
-    """Forget the programs of a model."""
-    forgotten(_programs, model)
-    forgotten(_readings, model)
+    return tuple(network.leaves), named, getattr(network.model(), "__func__", None), _place.get()

@@ -3,7 +3,7 @@
 import dataclasses
 import weakref
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +13,7 @@ from tfig.baselines import Arrays
 from tfig.ending import converted
 from tfig.fingerprint import surroundings
 from tfig.network import Leaves
+from tfig.sizes import extent
 
 PREDICTED, RUNNER_UP = -1, -2
 NOTHING, AGAINST_PREDICTED = -1, -3
@@ -126,6 +127,16 @@ class Quantity:
         return values, end
 
 
+class Shared(Protocol):
+    """Traces of a model that programs share."""
+
+    def read(self, score: "Score", points: Leaves) -> tuple[Any, str]:
+        """As `Score.read`."""
+
+    def differentiate(self, score: "Score", points: Leaves) -> tuple[tf.Tensor, Leaves]:
+        """(F, its gradient with respect to each leaf)."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Score:
     """F: points (a tuple of leaves, [N, ...] each) -> [N], for the N rows whose targets and context it holds.
@@ -134,31 +145,37 @@ class Score:
         outputs: (points, context) -> the model's outputs.
         quantity: what is read off them.
         end: how the model's outputs end when nothing is replaced; a cut must not hide it.
-        target, against: [N] int32, the class explained and the class subtracted (NOTHING: none).
+        weights: [N, units], what each output is multiplied by in F: 1 for the class explained, -1 for the class
+            subtracted; None for a callable target.
         aside: what a callable target takes beside the outputs, [N, ...] each.
         context: leaves [N, ...] that stay at the input: constants, and everything around a cut.
         dtype: of F: that of the explained points.
         scale: factor by which gradients are larger inside the model than outside, a power of two, so that those of a
             float16 model do not vanish.
-        shared: (the score, points) -> what `read` gives, by a trace that programs share; None: there is none.
+        shared: traces that programs share; None: there are none.
     """
 
     outputs: Callable[[Leaves, Leaves], Any]
     quantity: Quantity
     end: str
-    target: tf.Tensor
-    against: tf.Tensor
+    weights: tf.Tensor | None
     context: Leaves
     aside: Leaves = ()
     dtype: tf.DType = tf.float32
     scale: float = 1.0
-    shared: Callable[["Score", Leaves], tuple[Any, str]] | None = None
+    shared: Shared | None = None
 
     def read(self, points: Leaves) -> tuple[Any, str]:
         """(what is read off the outputs at `points`, how these end)."""
         if self.shared is None or slices.changed():
             return self.quantity.read(self.outputs(points, self.context), points)
-        return self.shared(self, points)
+        return self.shared.read(self, points)
+
+    def differentiated(self, points: Leaves) -> tuple[tf.Tensor, Leaves] | None:
+        """(F at `points`, its gradient) by a trace that programs share; None where there is none."""
+        if self.shared is None or self.weights is None or slices.changed():
+            return None
+        return self.shared.differentiate(self, points)
 
     def values(self, points: Leaves) -> Any:
         """The outputs read at `points`."""
@@ -184,10 +201,11 @@ class Score:
         return tf.cast(found, self.dtype)
 
     def choose(self, summary: tf.Tensor) -> tf.Tensor:
-        """F from a summary: its target's entry, [N]."""
-        if self.quantity.function is not None:
+        """F from a summary: its target's entry, [N]; other classes' infinities do not spoil it."""
+        if self.weights is None:
             return summary
-        return _pick(summary, self.target) - _pick(summary, self.against)
+        # A kept axis is spread again by one operation backwards, where one that is gone takes a dozen.
+        return tf.squeeze(tf.reduce_sum(tf.math.multiply_no_nan(summary, self.weights), -1, keepdims=True), -1)
 
     @property
     def logits(self) -> "Score":
@@ -208,8 +226,7 @@ class Score:
         """The score of the rows with these indices, which may repeat: the one place where targets are tiled."""
         return dataclasses.replace(
             self,
-            target=tf.gather(self.target, rows),
-            against=tf.gather(self.against, rows),
+            weights=None if self.weights is None else tf.gather(self.weights, rows),
             context=tuple(tf.gather(leaf, rows) for leaf in self.context),
             aside=tuple(tf.gather(leaf, rows) for leaf in self.aside),
         )
@@ -233,9 +250,10 @@ class Margin:
         if values.shape[-1] == 1:
             side = tf.cast(2 * self.label - 1, values.dtype)
             return side * (values[:, 0] - self.threshold)
-        own = tf.one_hot(self.label, tf.shape(values)[-1], on_value=True, off_value=False)
+        own = tf.one_hot(self.label, extent(values, -1), on_value=True, off_value=False)
         others = tf.where(own, tf.constant(-np.inf, values.dtype), values)
-        return _pick(values, self.label) - tf.reduce_max(others, -1)
+        value = tf.reduce_sum(tf.where(own, values, tf.zeros([], values.dtype)), -1)
+        return value - tf.reduce_max(others, -1)
 
     @property
     def scale(self) -> float:
@@ -282,8 +300,8 @@ def resolve(values: tf.Tensor, target: tf.Tensor, against: tf.Tensor) -> tuple[t
         target [B] and against [B] (NOTHING: none) as class indices, and ok [B]: whether they are in range.
         Rows out of range get class 0.
     """
-    units = tf.shape(values)[-1]
-    order = tf.argsort(values, -1, "DESCENDING", stable=True)[:, :2]
+    units = extent(values, -1)
+    order = tf.math.top_k(values, tf.minimum(2, units)).indices
     best, second = order[:, 0], order[:, -1]
     target = tf.where(target == PREDICTED, best, tf.where(target == RUNNER_UP, second, target))
     other = tf.where(against == AGAINST_PREDICTED, best, tf.where(against == RUNNER_UP, second, against))
@@ -315,12 +333,6 @@ def _with_gradient(value: tf.Tensor, factor: float) -> tf.Tensor:
     return held + factor * (value - held)
 
 
-def _pick(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """values[i, index[i]], and 0 where the index is negative; other classes' infinities do not spoil it."""
-    chosen = tf.one_hot(index, tf.shape(values)[-1], on_value=True, off_value=False)
-    return tf.reduce_sum(tf.where(chosen, values, tf.zeros([], values.dtype)), -1)
-
-
 def _placed(values: tf.Tensor, where: tuple[int, ...] | Arrays) -> tf.Tensor:
     """Outputs [B, ..., C] at a place, [B, C]."""
     shape = values.shape.as_list()
@@ -333,9 +345,9 @@ def _placed(values: tf.Tensor, where: tuple[int, ...] | Arrays) -> tf.Tensor:
         if list(where.values.shape) != sides:
             raise ValueError(f"At(where=) is a region {list(where.values.shape)}, and the positions are {sides}.")
         weights = tf.constant(where.values / where.values.sum(), values.dtype)[..., tf.newaxis]
-        return tf.reduce_sum(values * weights, range(1, len(shape) - 1))
+        return tf.reduce_sum(values * weights, list(range(1, len(shape) - 1)))
     if not where:
-        return tf.reduce_mean(values, range(1, len(shape) - 1))
+        return tf.reduce_mean(values, list(range(1, len(shape) - 1)))
     if len(where) != len(sides):
         raise ValueError(f"At(where={where}) has {len(where)} indices, and the positions are {sides}.")
     if any(size is not None and not -size <= one < size for one, size in zip(where, sides, strict=True)):

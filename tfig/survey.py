@@ -13,10 +13,9 @@ import tensorflow as tf
 
 from tfig import arguments, layout, slices
 from tfig.entry import Leaf
-from tfig.fingerprint import surroundings
 from tfig.graph import ancestors, depending
 from tfig.network import Network
-from tfig.program import Store, drop, forgotten, remembered, traced
+from tfig.program import Store, remembered, store, traced
 from tfig.score import Quantity, apply
 
 WHOLE = Quantity()
@@ -68,7 +67,7 @@ def survey(model: Any, structure: Any, quantity: Quantity = WHOLE) -> Survey:
     def key() -> tuple:
         # Layers that are gone are equal to none, whatever has their ids now.
         parts = tuple(map(weakref.ref, slices.layers(model)))
-        return tuple(network.leaves), parts, slices.state(model), surroundings(model), *quantity.key
+        return tuple(network.leaves), parts, *quantity.key
 
     def look() -> Survey:
         found: list[Survey] = []
@@ -222,20 +221,7 @@ def oriented(model: Any, structure: Any) -> Any:
     return tf.nest.pack_sequence_as(structure, found)
 
 
-def forget(model: Any) -> None:
-    """Drop what was compiled for a model, or a callable: the next question is traced anew.
-
-    Needed only where a call reads what cannot be seen from outside: an object changed in place that is no number, word,
-    array or container of them, a file, a global of another module.
-
-    >>> model.lookup.refresh()
-    >>> tfig.forget(model)
-    """
-    drop(model)
-    forgotten(_surveys, model)
-
-
-_surveys: Store[Survey] = weakref.WeakKeyDictionary()
+_surveys: Store[Survey] = store()
 
 
 def looked_up(model: Any, structure: Any) -> tuple[LookedUp, ...]:

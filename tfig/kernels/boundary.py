@@ -9,6 +9,7 @@ from tfig.kernels.gradient import value_and_gradient
 from tfig.kernels.rows import put, remaining
 from tfig.network import Leaves
 from tfig.problem import RowScore, per_row, row_sum
+from tfig.sizes import extent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +50,12 @@ def search(margin: RowScore, x: Leaves, radii: tuple[float, ...], steps: int, bi
         inside = tf.minimum(radius / tf.maximum(_norm(moved), 1e-30), 1.0)
         across = value <= 0
         new = tuple(
-            tf.where(per_row(across, a) > 0, a, b + per_row(inside, m) * m)
+            tf.where(per_row(across, a), a, b + per_row(inside, m) * m)
             for a, b, m in zip(here, start, moved, strict=True)
         )
         return i + 1, *put((points, open_rows), index, (new, ~across))
 
-    rows = tf.shape(x[0])[0]
+    rows = extent(x[0], 0)
     _, points, missing = tf.while_loop(
         lambda i, points, open_rows: (i < last) & tf.reduce_any(open_rows),
         step,

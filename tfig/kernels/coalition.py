@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfig.kernels.expectation import each, fork, total, uniform
 from tfig.network import Leaves
 from tfig.problem import Problem, per_row
+from tfig.sizes import Size, beyond_rows, extent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Features:
         """How many features each of these rows has, the first ones of M, [N]."""
         if self.known is not None:
             return tf.fill(tf.shape(row), self.known)
-        each_ = 1 + tf.reduce_max(tf.stack([tf.reduce_max(one, range(1, len(one.shape))) for one in self.of(row)]), 0)
+        each_ = 1 + tf.reduce_max(tf.stack([tf.reduce_max(one, beyond_rows(one)) for one in self.of(row)]), 0)
         return tf.broadcast_to(each_, tf.shape(row))
 
     def has(self, row: tf.Tensor) -> tf.Tensor:
@@ -67,10 +68,10 @@ def channelled(like: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
     return positions[..., tf.newaxis] if len(positions.shape) < len(like.shape) else positions
 
 
-def positions(leaf: tf.Tensor) -> list[tf.Tensor]:
+def positions(leaf: tf.Tensor) -> list[Size]:
     """Sizes of a leaf's axes of positions: all but rows, and but channels where there are spatial axes."""
     rank = len(leaf.shape)
-    return [tf.shape(leaf)[axis] for axis in range(1, rank if rank == 2 else rank - 1)]
+    return [extent(leaf, axis) for axis in range(1, rank if rank == 2 else rank - 1)]
 
 
 def like(problem: Problem) -> Leaves:
@@ -99,7 +100,7 @@ def blend(problem: Problem, masks: Leaves) -> Leaves:
 
 def one_left_out(problem: Problem, features: Features, without: Callable[[Problem, tf.Tensor, tf.Tensor], Leaves]):
     """F(x) - F(x without feature m) for every m, [B, M]; `without`: (problem, m [N], row [N]) -> points."""
-    clean = problem.score(problem.x)
+    clean = problem.at_x
 
     def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
         return tf.gather(clean, row) - p.score(without(p, sample, row))
@@ -121,7 +122,7 @@ def along(problem: Problem, counts: tf.Tensor) -> tf.Tensor:
         )
         return p.score(tuple(tf.where(m, x, b) for m, x, b in zip(masks, p.x, p.baseline, strict=True)))
 
-    return each(problem, tf.size(counts), problem.score(problem.x), term)
+    return each(problem, tf.size(counts), problem.at_x, term)
 
 
 def chosen(problem: Problem, seed: tf.Tensor, sample: tf.Tensor, size: tf.Tensor) -> Leaves:
@@ -191,7 +192,7 @@ def regressed(
     """
     count = features.count
     width = count if exact else count + 1
-    low, high = (problem.score(leaves) for leaves in (problem.baseline, problem.x))
+    low, high = problem.at_baseline, problem.at_x
     blank = (tf.zeros([problem.rows, width, width], low.dtype), tf.zeros([problem.rows, width], low.dtype))
 
     def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -292,7 +293,7 @@ def windows(problem: Problem, window: tuple[int, ...], strides: tuple[int, ...])
     Windows of `window` positions start every `strides`; the last ones are cut at the edge. Windows with one entry more
     than there are axes of positions are of channels too.
     """
-    clean = problem.score(problem.x)
+    clean = problem.at_x
     total_maps = []
     for which, (leaf, blank) in enumerate(zip(problem.x, windowed(problem, window), strict=True)):
         sides = tf.unstack(tf.shape(leaf))[1:] if of_channels(leaf, window) else positions(leaf)

@@ -10,6 +10,7 @@ from tfig.kernels.gradient import value_and_gradient
 from tfig.kernels.mask import Objective, moves
 from tfig.network import Leaves
 from tfig.problem import Problem, Trace, per_row
+from tfig.sizes import beyond_rows
 
 REACHES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """How far masks are closed along the integrated gradient to begin with, in cells fully closed by its highest value."""
@@ -95,12 +96,12 @@ class Way:
 def inserts(way: Way) -> Way:
     """The mask that would delete by `way` raises the score of the baseline instead."""
     cost = way.cost.swapped
-    return Way(cost, -1.0, cost.problem.score(cost.problem.x), way.unit)
+    return Way(cost, -1.0, cost.problem.at_x, way.unit)
 
 
 def deletes(cost: Objective) -> Way:
     """The mask lowers the score."""
-    first, closed = (cost.problem.score(leaves) for leaves in (cost.problem.x, cost.problem.baseline))
+    first, closed = cost.problem.at_x, cost.problem.at_baseline
     difference = tf.abs(first - closed)
     rounding = 1e-6 * tf.maximum(tf.abs(first), tf.abs(closed))
     return Way(cost, 1.0, first, tf.where(difference > rounding, difference, tf.zeros([], difference.dtype)))
@@ -192,7 +193,7 @@ def settle(
     # The first that gains nearly as much as the best: the better ordered before the deeper.
     chosen = tf.argmax(tf.cast(values - best <= (1 - KEPT) * tf.abs(best), tf.int32), 1)
     able = unit > 0  # else there is nothing to delete
-    mask = tf.where(per_row(tf.cast(able, x.dtype), open_) > 0, _picked(found, chosen), open_)
+    mask = tf.where(per_row(able, open_), _picked(found, chosen), open_)
     reached, objective = (
         tf.where(able, tf.gather(one, chosen, batch_dims=1), still)
         for one, still in ((scores, ways[0].start), (values, tf.zeros_like(unit)))
@@ -215,7 +216,7 @@ def _mean(values: Sequence[tf.Tensor]) -> tf.Tensor:
 def _share_of_highest(map_: tf.Tensor) -> tf.Tensor:
     """What is positive of a map, as a share of its highest value; zeros where nothing is."""
     positive = tf.nn.relu(map_)
-    return tf.math.divide_no_nan(positive, tf.reduce_max(positive, range(1, len(map_.shape)), keepdims=True))
+    return tf.math.divide_no_nan(positive, tf.reduce_max(positive, beyond_rows(map_), keepdims=True))
 
 
 def _picked(masks: list[tf.Tensor], index: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfig.problem import Problem
+from tfig.sizes import beyond_rows, extent
 
 Term = Callable[[Problem, tf.Tensor, tf.Tensor], Any]
 """(problem of the chunk's rows, samples [N], rows [N]) -> a nest of [N, ...]: the terms of those samples."""
@@ -25,15 +26,15 @@ def total(problem: Problem, count: int | tf.Tensor, like: Any, term: Term) -> An
     width = tf.maximum(problem.chunk // rows, 1)
 
     def add(start, sums):
-        size = tf.minimum(width, count - start)
-        row = tf.tile(tf.range(rows), [size])
-        sample = tf.repeat(tf.range(start, start + size), rows)
+        taken = tf.minimum(width, count - start)
+        pair = tf.range(taken * rows)
+        row, sample = pair % rows, start + pair // rows
         terms = term(problem.take(row), sample, row)
 
         def fold(value, running):
-            return running + tf.reduce_sum(tf.reshape(value, tf.concat([[size], tf.shape(running)], 0)), 0)
+            return running + tf.reduce_sum(tf.reshape(value, tf.concat([[taken], tf.shape(running)], 0)), 0)
 
-        return start + size, tf.nest.map_structure(fold, terms, sums)
+        return start + taken, tf.nest.map_structure(fold, terms, sums)
 
     start = tf.constant(0)
     zeros = tf.nest.map_structure(tf.zeros_like, like)
@@ -125,16 +126,17 @@ def golden_pairs(seed: tf.Tensor, count: int) -> Callable[[tf.Tensor, tf.Tensor]
 
 def spread(leaf: tf.Tensor) -> tf.Tensor:
     """max - min of each row, [N]."""
-    axes = range(1, len(leaf.shape))
+    axes = beyond_rows(leaf)
     return tf.reduce_max(leaf, axes) - tf.reduce_min(leaf, axes)
 
 
 def jitter(x: tf.Tensor, deviation: tf.Tensor, seed: tf.Tensor, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
     """x[row[i]] + deviation[row[i]] * e[i], e standard normal from seed[i] and sample[i] alone, [N, ...]."""
+    shape = [extent(x, axis) for axis in beyond_rows(x)]
 
     def one(key: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         # Row by row, while the row is in the cache: a pass over all of them costs as much as drawing.
-        draw = tf.random.stateless_normal(tf.shape(x)[1:], key, alg="philox")
+        draw = tf.random.stateless_normal(shape, key, alg="philox")
         return tf.gather(x, index) + tf.gather(deviation, index) * tf.cast(draw, x.dtype)
 
     return _each(one, (fork(seed, sample), row), x)
@@ -148,15 +150,18 @@ def normal(seed: tf.Tensor, sample: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
 def uniform(seed: tf.Tensor, sample: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """Uniform noise on [0, 1) in the shape of `like` [N, ...]: row i from seed[i] and sample[i] alone."""
 
+    shape = [extent(like, axis) for axis in beyond_rows(like)]
+
     def one(key: tf.Tensor) -> tf.Tensor:
-        return tf.cast(tf.random.stateless_uniform(tf.shape(like)[1:], key, alg="philox"), like.dtype)
+        return tf.cast(tf.random.stateless_uniform(shape, key, alg="philox"), like.dtype)
 
     return _each(one, (fork(seed, sample),), like)
 
 
 def fork(seed: tf.Tensor, sample: tf.Tensor) -> tf.Tensor:
     """Seeds [N, 2] of the stream that sample[i] of row i hands on to whatever draws inside it."""
-    return tf.stack([seed[:, 0], seed[:, 1] * 1_000_003 + sample + 1], -1)
+    own, stream = tf.unstack(seed, 2, -1)
+    return tf.stack([own, stream * 1_000_003 + sample + 1], -1)
 
 
 def _each(draw: Callable[..., tf.Tensor], rows: tuple[tf.Tensor, ...], like: tf.Tensor) -> tf.Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from tfig.network import Leaves
+from tfig.score import Score
 
 
 class Unconnected(ValueError):
@@ -17,10 +18,19 @@ def value_and_gradient(score: Callable[[Leaves], tf.Tensor], x: Leaves) -> tuple
     Raises:
         Unconnected: no leaf reaches the score by differentiable operations.
     """
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(x)
+    known = score.differentiated(x) if isinstance(score, Score) else None
+    if known is not None:
+        return known
+    if tf.executing_eagerly():
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            value = score(x)
+        found = tape.gradient(value, x)
+    else:  # no tape records where a trace is begun apart from another
+        x = tuple(map(tf.identity, x))  # so that nothing before them is between them and the score
         value = score(x)
-    gradients = connected(tape.gradient(value, x), x)
+        found = tf.gradients(value, list(x))
+    gradients = connected(found, x)
     if getattr(score, "scale", 1) == 1:
         return value, gradients
     return value, finite_or(gradients, lambda: value_and_gradient(score.unscaled(), x)[1])  # type: ignore[attr-defined]

@@ -1,15 +1,18 @@
 """Descent on a mask: the smallest, smoothest part of x whose replacement by the baseline lowers the score most."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from tfig.kernels.expectation import fork, jitter, total
 from tfig.kernels.gradient import value_and_gradient
 from tfig.kernels.rows import put, remaining
 from tfig.network import Leaves
-from tfig.problem import Problem, Trace, per_row
+from tfig.problem import Problem, Trace, per_row, row_sum
+from tfig.sizes import Size, beyond_rows, extent, smaller
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,21 +29,12 @@ class Canvas:
     rank: int
     smooth: Callable[[tf.Tensor], tf.Tensor] | None = None
 
-    @property
-    def axes(self) -> range:
-        """Everything of a mask but its rows."""
-        return range(1, self.rank + 2)
-
-    def small(self, x: tf.Tensor, resolution: int) -> list[tf.Tensor]:
-        """The mask's shape without rows: `resolution` along each spatial axis, at most x's; [F] without such axes."""
-        sides = [tf.minimum(resolution, tf.shape(x)[axis + 1]) for axis in range(self.rank)]
-        return [*sides, 1] if sides else [tf.shape(x)[1]]
-
     def open(self, x: tf.Tensor, resolution: int) -> tf.Tensor:
-        """Masks of ones, which delete nothing, for each row of x."""
-        ones = tf.ones(tf.stack([tf.shape(x)[0], *self.small(x, resolution)]), x.dtype)
-        ones.set_shape([None] * (self.rank + 1) + [1 if self.rank else x.shape[-1]])
-        return ones
+        """Masks of ones, which delete nothing: [B, h, w, 1], at most `resolution` along each axis; or [B, F]."""
+        sides = [smaller(resolution, extent(x, axis)) for axis in range(1, self.rank + 1)]
+        ones = tf.ones([extent(x, 0), *(sides or [extent(x, 1)]), *[1][: self.rank]], x.dtype)
+        known = [side if isinstance(side, int) else None for side in sides] + [1 if self.rank else x.shape[-1]]
+        return tf.ensure_shape(ones, [None, *known])
 
     def enlarge(self, mask: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         """[N, h, w, 1] -> [N, H, W, 1], linear along each spatial axis with the corners aligned; [N, F] as it is."""
@@ -50,30 +44,33 @@ class Canvas:
     def spread(self, mask: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         """The same, not smoothed."""
         for axis in range(1, self.rank + 1):
-            mask = _along(mask, aligned(tf.shape(mask)[axis], tf.shape(x)[axis], mask.dtype), axis)
+            mask = _along(mask, aligned(extent(mask, axis), extent(x, axis), mask.dtype), axis)
         return mask
 
     def shrink(self, image: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """[N, H, W, 1] -> [N, h, w, 1], the shape of `mask`: the mean of what each cell is spread over."""
         for axis in range(1, self.rank + 1):
-            matrix = aligned(tf.shape(mask)[axis], tf.shape(image)[axis], image.dtype)
+            matrix = aligned(extent(mask, axis), extent(image, axis), image.dtype)
             image = _along(image, tf.transpose(matrix / tf.reduce_sum(matrix, 0)), axis)
         return tf.ensure_shape(image, mask.shape)
 
 
 def _along(tensor: tf.Tensor, matrix: tf.Tensor, axis: int) -> tf.Tensor:
     """A tensor [..., 1] times a matrix [new, old] along one axis, without turning its axes."""
-    shape = tf.shape(tensor)
-    new = tf.concat([shape[:axis], tf.shape(matrix)[:1], shape[axis + 1 :]], 0)
-    if axis == len(tensor.shape) - 2:  # one column each: rows of one product
-        product = tf.matmul(tf.reshape(tensor, [-1, shape[axis]]), matrix, transpose_b=True)
+    shape = [extent(tensor, one) for one in beyond_rows(tensor)]
+    if axis == len(shape) - 1:  # one column each: rows of one product
+        product = tf.matmul(tf.reshape(tensor, [-1, shape[axis - 1]]), matrix, transpose_b=True)
     else:
-        product = tf.matmul(matrix, tf.reshape(tensor, [tf.reduce_prod(shape[:axis]), shape[axis], -1]))
-    return tf.ensure_shape(tf.reshape(product, new), [None] * (len(tensor.shape) - 1) + [tensor.shape[-1]])
+        product = tf.matmul(matrix, tf.reshape(tensor, [-1, shape[axis - 1], math.prod(shape[axis:])]))
+    shape[axis - 1] = extent(matrix, 0)
+    return tf.reshape(product, [-1, *shape])
 
 
-def aligned(small: tf.Tensor, large: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+def aligned(small: Size, large: Size, dtype: tf.DType) -> tf.Tensor:
     """The matrix [large, small] of linear interpolation with aligned corners: position i lies at i (s-1)/(l-1)."""
+    if isinstance(small, int) and isinstance(large, int):  # one operation in place of two dozen
+        place = np.arange(large)[:, np.newaxis] * ((small - 1) / max(large - 1, 1))
+        return tf.constant(np.maximum(1 - np.abs(place - np.arange(small)), 0), dtype)
     scale = tf.cast(small - 1, dtype) / tf.cast(tf.maximum(large - 1, 1), dtype)
     position = tf.cast(tf.range(large), dtype)[:, tf.newaxis] * scale
     return tf.maximum(1 - tf.abs(position - tf.cast(tf.range(small), dtype)), 0.0)
@@ -89,16 +86,16 @@ def total_variation(mask: tf.Tensor, rank: int, beta: float, cells: int | None =
     for axis in range(1, rank + 1):
         difference = neighbours(mask, axis)
         if cells is not None:
-            difference *= tf.cast(tf.shape(mask)[axis], mask.dtype) / cells
-        count = tf.cast(tf.maximum(tf.reduce_prod(tf.shape(difference)[1:]), 1), mask.dtype)
-        terms.append(tf.reduce_sum(tf.abs(difference) ** beta, range(1, rank + 2)) / count)
+            difference *= tf.cast(extent(mask, axis), mask.dtype) / cells
+        count = tf.cast(math.prod(extent(difference, one) for one in beyond_rows(difference)), mask.dtype)
+        terms.append(tf.reduce_sum(tf.abs(difference) ** beta, beyond_rows(mask)) / tf.maximum(count, 1))
     return tf.add_n(terms)
 
 
 def neighbours(tensor: tf.Tensor, axis: int) -> tf.Tensor:
     """Each position's successor along an axis less itself."""
-    size = tf.shape(tensor)[axis]
-    return tf.gather(tensor, tf.range(1, size), axis=axis) - tf.gather(tensor, tf.range(size - 1), axis=axis)
+    before = (slice(None),) * axis
+    return tensor[(*before, slice(1, None))] - tensor[(*before, slice(None, -1))]
 
 
 def canvas(x: Leaves) -> Canvas:
@@ -147,7 +144,7 @@ class Objective:
 
     def penalty(self, mask: tf.Tensor, l1: tf.Tensor | float) -> tf.Tensor:
         """l1 mean|1 - M| + tv TV(M), [N]."""
-        size = tf.reduce_mean(tf.abs(1 - mask), self.where.axes)
+        size = tf.reduce_mean(tf.abs(1 - mask), beyond_rows(mask))
         return l1 * size + self.tv * total_variation(mask, self.where.rank, self.tv_beta, self.cells)
 
     def score(self, mask: tf.Tensor) -> tf.Tensor:
@@ -210,8 +207,7 @@ class LineSearch:
             masks, directions: [B, ...] each, descended on together.
             loss: [B], of the masks as they are.
         """
-        flat = [range(1, len(direction.shape)) for direction in directions]
-        slope = tf.add_n([tf.reduce_sum(tf.square(d), axes) for d, axes in zip(directions, flat, strict=True)])
+        slope = row_sum(tuple(tf.square(direction) for direction in directions))
 
         def attempt(step, still, new, score, taken):
             index = remaining(still)
@@ -247,7 +243,7 @@ def igos(
         [B, iterations]; moved [B].
     """
     x, where = cost.x, cost.where
-    first, closed = (cost.problem.score(leaves) for leaves in (cost.problem.x, cost.problem.baseline))
+    first, closed = cost.problem.at_x, cost.problem.at_baseline
     half, late = iterations // 2, int(iterations / 1.25)
 
     def iterate(i, mask, score, l1, logs):

@@ -13,6 +13,7 @@ from tfig.kernels.gradient import value_and_gradient
 from tfig.kernels.mask import LineSearch, Objective, moves, neighbours, total_variation
 from tfig.network import Leaves
 from tfig.problem import Problem, Trace, per_row
+from tfig.sizes import beyond_rows, extent
 
 SIGMA = 0.01
 """How much a step in the image excuses a step in the mask."""
@@ -79,7 +80,7 @@ class Pair:
         """start + k/steps M (end - start) + deviation e[k]: from x' to x in terms 0 and 2, from x to x' in 1 and 3."""
         cost = self.cost
         change, starts = cost.x - cost.baseline, tf.concat([cost.baseline, cost.x], 0)
-        rows, deviations = tf.shape(change)[0], tf.tile(self.deviation, [2])
+        rows, deviations = extent(change, 0), tf.tile(self.deviation, [2])
 
         def at(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> Point:
             which, k = sample // self.steps, sample % self.steps
@@ -114,17 +115,17 @@ def _four(delete: tf.Tensor, insert: tf.Tensor) -> tf.Tensor:
 def bilateral(cost: Objective, mask: tf.Tensor, l1: float) -> tf.Tensor:
     """l1 mean|1 - M| + tv (TV(M) + TV(enlarged M, excused by edges of x)) / 2, [N]."""
     where = cost.where
-    size = tf.reduce_mean(tf.abs(1 - mask), where.axes)
+    size = tf.reduce_mean(tf.abs(1 - mask), beyond_rows(mask))
     rough = total_variation(mask, where.rank, cost.tv_beta, cost.cells)
     if where.rank:
         large = where.enlarge(mask, cost.x)
         for axis in range(1, where.rank + 1):
             steps = [neighbours(one, axis) for one in (large, tf.reduce_mean(cost.x, -1, keepdims=True))]
             if cost.cells is not None:  # whatever the image's size and range
-                steps[0] *= tf.cast(tf.shape(large)[axis], large.dtype) / cost.cells
+                steps[0] *= tf.cast(extent(large, axis), large.dtype) / cost.cells
                 steps[1] = tf.math.divide_no_nan(steps[1], per_row(spread(cost.x), steps[1]))
             excused = tf.abs(steps[0]) ** cost.tv_beta * tf.exp(-tf.square(steps[1]) / SIGMA)
-            rough += tf.reduce_mean(excused, where.axes)
+            rough += tf.reduce_mean(excused, beyond_rows(mask))
         rough /= 2
     return l1 * size + cost.tv * rough
 
@@ -150,7 +151,7 @@ def descend(pair: Pair, search: LineSearch, resolution: int, iterations: int) ->
     _, delete, insert, logs = tf.while_loop(lambda i, *_: i < iterations, iterate, state, parallel_iterations=1)
     product = delete * insert
     losses, sizes = (tf.transpose(log.stack()) for log in logs)
-    first, closed = (pair.cost.problem.score(leaves) for leaves in (pair.cost.problem.x, pair.cost.problem.baseline))
+    first, closed = pair.cost.problem.at_x, pair.cost.problem.at_baseline
     moved = moves(first, pair.cost.score(product), tf.abs(closed - first))
     return where.enlarge(product, x), {"mask": product, "moved": moved, "losses": losses, "step_sizes": sizes}
 
@@ -169,9 +170,9 @@ def shifted(cost: Objective, shift: int) -> Draw:
         for axis in range(1, rank + 1):
             draw = uniform(fork(problem.seed, tf.fill([problem.rows], -axis - 1)), tf.fill([problem.rows], i),
                            tf.zeros([problem.rows, 1]))  # fmt: skip
-            place = tf.range(tf.shape(image)[axis]) + tf.cast(draw * shift, tf.int32)
+            place = tf.range(extent(image, axis)) + tf.cast(draw * shift, tf.int32)
             turned = tf.experimental.numpy.moveaxis(image, axis, 1)
-            picked = tf.gather(turned, place % tf.shape(image)[axis], axis=1, batch_dims=1)
+            picked = tf.gather(turned, place % extent(image, axis), axis=1, batch_dims=1)
             image = tf.ensure_shape(tf.experimental.numpy.moveaxis(picked, 1, axis), image.shape)
         return image
 
@@ -190,15 +191,15 @@ def perturb(
             tape.watch(mask)
             points = list(problem.x)
             points[where.leaf] = draw(cost.blended(mask), i)
-            size = tf.reduce_sum(tf.abs(1 - mask), where.axes)
+            size = tf.reduce_sum(tf.abs(1 - mask), beyond_rows(mask))
             rough = tf.zeros_like(size)
             for axis in range(1, where.rank + 1):
-                rough += tf.reduce_sum(tf.abs(neighbours(mask, axis)) ** cost.tv_beta, where.axes)
+                rough += tf.reduce_sum(tf.abs(neighbours(mask, axis)) ** cost.tv_beta, beyond_rows(mask))
             penalty = l1 * size + cost.tv * rough
         value, slopes = value_and_gradient(problem.score, tuple(points))
         found = tape.gradient([penalty, points[where.leaf]], mask, [tf.ones_like(penalty), slopes[where.leaf]])
         return value + penalty, [found]
 
     (mask,), _, losses = adam(slope, (where.open(x, resolution),), iterations, lambda i: tf.constant(rate, x.dtype))
-    first, last, closed = problem.score(problem.x), cost.score(mask), problem.score(problem.baseline)
+    first, last, closed = problem.at_x, cost.score(mask), problem.at_baseline
     return where.enlarge(mask, x), {"mask": mask, "moved": moves(first, last, tf.abs(closed - first)), "losses": losses}

@@ -11,6 +11,7 @@ from tfig.kernels.gradient import value_and_gradient
 from tfig.kernels.rows import put, remaining
 from tfig.network import Leaves
 from tfig.problem import Problem, Source, per_row, row_sum
+from tfig.sizes import Size
 
 RULES = ("midpoint", "trapezoid", "left", "right", "gauss_legendre", "adaptive")
 """Quadrature rules on [0, 1]; their weights sum to one."""
@@ -21,8 +22,8 @@ PROBES = 9
 At = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 """(sample [N], row [N]) -> (position on the path [N], weight [N])."""
 
-Levels = Callable[[tf.Tensor], At]
-"""level (a scalar index into a rising list of counts) -> the nodes of that level."""
+Levels = Callable[[Size], At]
+"""level (an index into a rising list of counts) -> the nodes of that level."""
 
 
 def tabulate(rule: str, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -63,11 +64,10 @@ def fixed(rule: str, counts: list[int]) -> Levels:
     table = np.zeros([len(counts), 2, max(counts)])
     for level, count in enumerate(counts):
         table[level, :, :count] = tabulate(rule, count)
-    points = tf.constant(table)
 
-    def at(level: tf.Tensor) -> At:
-        chosen = points[level]
-        return lambda sample, row: (tf.gather(chosen[0], sample), tf.gather(chosen[1], sample))
+    def at(level: Size) -> At:
+        points, weights = tf.unstack(table[level] if isinstance(level, int) else tf.gather(table, level))
+        return lambda sample, row: (tf.gather(points, sample), tf.gather(weights, sample))
 
     return at
 
@@ -94,7 +94,7 @@ def adaptive(problem: Problem, counts: list[int], probes: int = PROBES) -> Level
         inside = (u[:, tf.newaxis] - tf.gather(reached[:, :-1], row)) / tf.gather(share, row)
         return tf.reduce_sum(tf.clip_by_value(inside, 0.0, 1.0), -1) / (probes - 1)
 
-    def at(level: tf.Tensor) -> At:
+    def at(level: Size) -> At:
         def place(sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             k, n = tf.cast(sample, tf.float32), table[level]
             low, high = quantile(k / n, row), quantile((k + 1) / n, row)
@@ -131,8 +131,8 @@ def refine(problem: Problem, counts: list[int], nodes: Levels, tolerance: float)
         nodes: where they lie.
         tolerance: relative to |F(x) - F(x')|.
     """
-    value = problem.score(problem.x)
-    difference = value - problem.score(problem.baseline)
+    value = problem.at_x
+    difference = value - problem.at_baseline
     allowed = tf.maximum(tolerance * tf.abs(difference), 1e-6 * tf.maximum(tf.abs(value), 1.0))
     table = tf.constant(counts)
 

@@ -88,8 +88,8 @@ def _activation(problem: Problem) -> tf.Tensor:
     return activation
 
 
-def _over_positions(tensor: tf.Tensor) -> range:
-    return range(1, len(tensor.shape) - 1)
+def _over_positions(tensor: tf.Tensor) -> list[int]:
+    return list(range(1, len(tensor.shape) - 1))
 
 
 def _weighed(activation: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:

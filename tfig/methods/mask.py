@@ -8,6 +8,7 @@ from tfig.kernels import descent, mask, pair
 from tfig.methods.checks import at_least, one_of, whole
 from tfig.network import Leaves
 from tfig.problem import Method, Problem, Trace
+from tfig.sizes import beyond_rows
 
 CELLS = 28
 """The papers' masks have so many along an axis: settled ones are weighed as if all had."""
@@ -76,7 +77,7 @@ class _Integrated(_Mask):
 
     def deviation(self, cost: mask.Objective) -> tf.Tensor:
         """Of the noise, [B]."""
-        return self.noise * tf.math.reduce_std(cost.x, range(1, len(cost.x.shape)))
+        return self.noise * tf.math.reduce_std(cost.x, beyond_rows(cost.x))
 
     @property
     def line(self) -> mask.LineSearch:

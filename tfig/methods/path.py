@@ -63,7 +63,7 @@ class IntegratedGradients(Method):
         def one(p: Problem) -> tuple[Leaves, Trace]:
             nodes = path.adaptive(p, counts) if self.rule == "adaptive" else path.fixed(self.rule, counts)
             if self.tolerance is None:
-                return path.integrate(p, self.steps, nodes(tf.constant(0))), {}
+                return path.integrate(p, self.steps, nodes(0)), {}
             refined = path.refine(p, counts, nodes, self.tolerance)
             return refined.attributions, {"steps": refined.steps, "converged": refined.converged}
 

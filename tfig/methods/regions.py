@@ -96,7 +96,7 @@ class XRAI(Method):
         maps = []
         for end in (tf.reduce_min, tf.reduce_max):
             flat = tf.zeros_like(x) + end(x, [1, 2, 3], keepdims=True)
-            nodes = path.fixed("midpoint", [self.steps])(tf.constant(0))
+            nodes = path.fixed("midpoint", [self.steps])(0)
             maps.append(path.integrate(problem.replace(baseline=(flat,)), self.steps, nodes)[0])
         attribution = tf.reduce_max((maps[0] + maps[1]) / 2, -1)
         if isinstance(self.segments, Arrays):

@@ -15,6 +15,7 @@ from tfig.kernels.expectation import fork, uniform
 from tfig.methods.checks import whole
 from tfig.network import Leaves
 from tfig.problem import Method, Problem
+from tfig.sizes import beyond_rows
 
 GRID = 8
 """Segments along each spatial axis of an image or a volume where none are given."""
@@ -115,7 +116,7 @@ class Segmented(Method):
                 one, size = _grid(sides, static, cells)
             one = one + tf.reshape(before, [-1, *[1] * len(sides)])
             index.append(one)
-            before = 1 + tf.reduce_max(one, range(1, len(one.shape)))
+            before = 1 + tf.reduce_max(one, beyond_rows(one))
             known = None if known is None or size is None else known + size
         return Features(tuple(index), tf.reduce_max(before) if known is None else tf.constant(known), known)
 

@@ -17,6 +17,7 @@ from tfig.metrics import probe
 from tfig.metrics.facts import metric
 from tfig.network import Leaves
 from tfig.problem import Problem, Trace
+from tfig.sizes import beyond_rows
 
 
 @metric(
@@ -64,7 +65,7 @@ class _Redrawn(probe.Probe):
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """mean |F(x with a position redrawn within the row's range) - F(x)| for each position, [B, M]."""
-        clean = problem.score(problem.x)
+        clean = problem.at_x
         count = tf.add_n(coalition.counts(problem))
 
         def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
@@ -73,7 +74,7 @@ class _Redrawn(probe.Probe):
             leaves = []
             for i, (mask, x) in enumerate(zip(coalition.apart(p, redrawn), p.x, strict=True)):
                 here = coalition.channelled(x, mask)
-                axes = range(1, len(x.shape))
+                axes = beyond_rows(x)
                 low, high = (reduce(x, axes, keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max))
                 drawn = uniform(fork(p.seed, tf.fill(tf.shape(sample), -2 - i)), sample, x)
                 leaves.append(tf.where(here, low + (high - low) * drawn, x))

@@ -29,7 +29,7 @@ class _Perturbed(probe.Probe):
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """I . phi, F(x) - F(x - I), and whether I moves anything, for every I, [B, samples]."""
-        clean, count = problem.score(problem.x), len(problem.x)
+        clean, count = problem.at_x, len(problem.x)
 
         def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, ...]:
             change = self.perturbation(p, sample, p.sides[count:])
@@ -176,7 +176,7 @@ class _Subsets(probe.Probe):
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """sum{ phi_i : i in S } and F(x) - F(x without S), for every S, [B, sizes * samples]."""
-        clean = problem.score(problem.x)
+        clean = problem.at_x
 
         def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             size = tf.gather(tf.constant(self.sizes), sample // self.samples)
