@@ -6,7 +6,7 @@ import tensorflow as tf
 from conftest import golden_model
 
 import tfig
-from tfig.kernels.expectation import normal, over_noise, spread
+from tfig.kernels.expectation import normal, over_noise, spread, uniform
 from tfig.problem import Problem
 
 
@@ -94,3 +94,18 @@ def test_what_an_inner_method_draws_does_not_repeat_the_noise():
     noise, inner = over_noise(problem.replace(score=Nothing()), 1, 1.0, (x, x), term, at_source=False)
     assert abs(np.corrcoef(np.ravel(noise), np.ravel(inner))[0, 1]) < 0.15
     assert abs(np.std(noise) - 1) < 0.15
+
+
+def test_uniform_numbers_are_the_literal_generator_s():
+    def mixed(bits):
+        bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        bits = (bits ^ bits >> 27) * 0x94D049BB133111EB % 2**64
+        return bits ^ bits >> 31
+
+    seeds, samples = [[-2, 5], [-1, 0], [3, 7], [2**31 - 1, -9]], [0, 100_000, -3, 8]
+    found = uniform(tf.constant(seeds), tf.constant(samples), tf.zeros([4, 3, 7]))
+    for row, (own, stream), sample in zip(found.numpy(), seeds, samples, strict=True):
+        wrapped = (stream * 1_000_003 + sample + 1 + 2**31) % 2**32 - 2**31  # as 32 bits do
+        begin = mixed((own * 2**32 + wrapped) % 2**64)
+        bits = [mixed((begin + k * 0x9E3779B97F4A7C15) % 2**64) >> 40 for k in range(1, 22)]
+        np.testing.assert_array_equal(row.ravel(), np.array(bits) * 2.0**-24)
