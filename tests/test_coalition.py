@@ -334,7 +334,7 @@ def test_xrai_against_the_literal_ranking():
     fine = np.add.outer(np.arange(8) // 2 * 5, np.arange(9) // 2)
     coarse = np.add.outer(np.arange(8) // 4 * 3, np.arange(9) // 3)
     maps = np.stack([fine, coarse], -1)
-    method = tfig.IntegratedGradients(steps=20)
+    method = tfig.IntegratedGradients(20, "midpoint")
     ends = [np.broadcast_to(end(x, axis=(1, 2, 3), keepdims=True), x.shape) for end in (np.min, np.max)]
     both = [tfig.explain(model, x, method, baseline=end, target=1).attributions for end in ends]
     attribution = ((both[0] + both[1]) / 2).max(-1).astype("float64")

@@ -70,7 +70,7 @@ def test_at_layers(name, layer):
     asked = {"target": numbers["target"], "output": "logits", "baseline": numbers["baseline"], "layer": layer}
     for method, key, bound in [
         (tfig.GradientXInput(), "gradient_x_activation/logit", 1e-4),
-        (tfig.IntegratedGradients(steps=64), "integrated_gradients/logit/64", 1e-4),
+        (tfig.IntegratedGradients(64, "midpoint"), "integrated_gradients/logit/64", 1e-4),
         (tfig.InternalInfluence(steps=64), "internal_influence/logit/64", 1e-4),
         (tfig.InternalInfluence(steps=1024), "internal_influence/logit/exact", 2e-3),
         (tfig.Conductance(steps=1024), "conductance/logit/exact", 2e-3),

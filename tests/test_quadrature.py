@@ -82,7 +82,7 @@ def test_adaptive_nodes_cost_less_where_a_probability_saturates(digits):
     exact = found(1024)  # to 6e-4
     for goal, steps in ((0.02, 15), (0.01, 27)):
         assert error(found(steps, "adaptive"), exact) <= goal
-        allowed = int((steps + path.PROBES / 3) / 0.8)
+        allowed = int((steps + (path.PARTS - 1) / 3) / 0.8)
         assert all(error(found(count), exact) > goal for count in (allowed - 2, allowed - 1, allowed))
 
 

@@ -105,7 +105,8 @@ def _sums(e: Explanation) -> list[str]:
         off = np.abs(e.convergence_delta) > np.maximum(0.1 * difference, rounding)
         if off.any():
             ways = [way for way in ("samples", "steps") if way in e.parameters]
-            more = ", or use rule='adaptive' or tolerance=" if "tolerance" in e.parameters else ""
+            rule = "" if e.parameters.get("rule") == "adaptive" else "rule='adaptive' or "
+            more = f", or use {rule}tolerance=" if "tolerance" in e.parameters else ""
             zeros = "zeros have no length or deviation"
             advice = f": raise {ways[0]}{more}" if ways else f": try another baseline; {zeros}"
             if ways:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tfig.kernels.expectation import total
+from tfig.kernels.expectation import each, total
 from tfig.kernels.gradient import value_and_gradient
 from tfig.kernels.rows import put, remaining
 from tfig.network import Leaves
@@ -16,8 +16,11 @@ from tfig.sizes import Size
 RULES = ("midpoint", "trapezoid", "left", "right", "gauss_legendre", "adaptive")
 """Quadrature rules on [0, 1]; their weights sum to one."""
 
-PROBES = 9
-"""Forward passes by which adaptive nodes are placed."""
+PARTS = 8
+"""Stretches of a path of which adaptive nodes know how much the score changes: a forward pass between any two."""
+
+FLOOR = 0.01
+"""The least that a stretch is taken to change the score by, as a share of the score's range on the path."""
 
 At = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 """(sample [N], row [N]) -> (position on the path [N], weight [N])."""
@@ -72,31 +75,33 @@ def fixed(rule: str, counts: list[int]) -> Levels:
     return at
 
 
-def adaptive(problem: Problem, counts: list[int], probes: int = PROBES) -> Levels:
-    """Nodes at equal quantiles of sqrt(|dF|) along the path, for each row; the weight of a node is its cell's width.
+def adaptive(problem: Problem, counts: list[int]) -> Levels:
+    """Nodes at equal quantiles of sqrt(|dF| + range / 100) along the path, for each row; their weights are their cells.
 
-    dF is measured by `probes` forward passes at even distances. A floor keeps every stretch of the path in view.
+    dF is what F changes by in each of `PARTS` even stretches, measured by forward passes between them; range, the
+    largest F less the smallest, keeps every stretch in view, and what the rounding of F makes of dF from moving nodes.
     """
-    edges = tf.linspace(0.0, 1.0, probes)
+    edges = tf.constant(np.arange(1, PARTS) / PARTS, tf.float32)
 
     def probe(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
-        value = p.score(line(p.baseline, p.x, tf.gather(edges, sample)))
-        return value[:, tf.newaxis] * tf.one_hot(sample, probes, dtype=value.dtype)
+        return p.score(line(p.baseline, p.x, tf.gather(edges, sample)))
 
-    values = total(problem, probes, tf.zeros([problem.rows, probes], problem.x[0].dtype), probe)
-    change = tf.cast(tf.sqrt(tf.abs(values[:, 1:] - values[:, :-1])), tf.float32)
-    density = change + 0.1 * tf.reduce_mean(change, -1, keepdims=True) + 1e-20
+    between = each(problem, PARTS - 1, problem.at_x, probe)
+    values = tf.concat([problem.at_baseline[:, tf.newaxis], between, problem.at_x[:, tf.newaxis]], 1)
+    whole = tf.reduce_max(values, -1, keepdims=True) - tf.reduce_min(values, -1, keepdims=True)
+    density = tf.cast(tf.sqrt(tf.abs(values[:, 1:] - values[:, :-1]) + FLOOR * whole), tf.float32) + 1e-20
     share = density / tf.reduce_sum(density, -1, keepdims=True)
-    reached = tf.concat([tf.zeros_like(share[:, :1]), tf.cumsum(share, -1)], -1)
+    reached = tf.cumsum(share, -1, exclusive=True)
     table = tf.constant(counts, tf.float32)
 
     def quantile(u: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
-        inside = (u[:, tf.newaxis] - tf.gather(reached[:, :-1], row)) / tf.gather(share, row)
-        return tf.reduce_sum(tf.clip_by_value(inside, 0.0, 1.0), -1) / (probes - 1)
+        inside = (u[:, tf.newaxis] - tf.gather(reached, row)) / tf.gather(share, row)
+        return tf.reduce_sum(tf.clip_by_value(inside, 0.0, 1.0), -1) / PARTS
 
     def at(level: Size) -> At:
         def place(sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            k, n = tf.cast(sample, tf.float32), table[level]
+            k = tf.cast(sample, tf.float32)
+            n = float(counts[level]) if isinstance(level, int) else tf.gather(table, level)
             low, high = quantile(k / n, row), quantile((k + 1) / n, row)
             return quantile((k + 0.5) / n, row), high - low
 

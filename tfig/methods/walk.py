@@ -96,9 +96,9 @@ class BoundaryIG(Method):
     """
 
     steps: int = 64
-    rule: str = "midpoint"
+    rule: str = "adaptive"
 
-    cost = "steps gradients, and the passes of the search for the boundary"
+    cost = "steps gradients, 7 forward passes, and those of the search for the boundary"
     name = "boundary_ig"
     reference = (
         "Wang, Fredrikson & Datta, Robust Models Are More Interpretable Because Attributions Look Normal, 2021, "
