@@ -80,10 +80,19 @@ def like(problem: Problem) -> Leaves:
     return tuple(tf.zeros(tf.shape(leaf), leaf.dtype if leaf.dtype.is_floating else problem.dtype) for leaf in leaves)
 
 
-def mix(problem: Problem, index: Leaves, present: tf.Tensor) -> Leaves:
-    """x with features at the baseline where `present` [N, M] is 0."""
-    masks = [tf.gather(present, full(one, present), batch_dims=1) for one in index]
+def mix(problem: Problem, features: Features, row: tf.Tensor, present: tf.Tensor) -> Leaves:
+    """x with features of these rows at the baseline where `present` [N, M] is 0, and not where it is 1."""
+    masks = [_placed(one, present, features.known) for one in features.of(row)]
     return blend(problem, tuple(channelled(leaf, mask) for leaf, mask in zip(problem.x, masks, strict=True)))
+
+
+def _placed(index: tf.Tensor, present: tf.Tensor, count: int | None) -> tf.Tensor:
+    """Zeros and ones of features [N, M] at every position of theirs."""
+    if index.shape[0] != 1 or count is None or count > FEW:
+        return tf.gather(present, full(index, present), batch_dims=1)
+    # A product of zeros and ones is exact, and reads memory in its order.
+    product = tf.matmul(present, tf.one_hot(tf.reshape(index, [-1]), count, axis=0, dtype=present.dtype))
+    return tf.reshape(product, [-1, *(extent(index, axis) for axis in beyond_rows(index))])
 
 
 def blend(problem: Problem, masks: Leaves) -> Leaves:
@@ -159,7 +168,7 @@ def permuted(problem: Problem, features: Features, samples: int, at: Callable[..
         rank = shuffled(p.seed, order, features, row)
         present = tf.cast(rank < place[:, tf.newaxis], dtype)
         q = at(p, order, row)
-        value = q.score(mix(q, features.of(row), present))
+        value = q.score(mix(q, features, row, present))
         came = tf.cast(rank == place[:, tf.newaxis] - 1, dtype)
         comes = tf.cast(rank == place[:, tf.newaxis], dtype)
         return value[:, tf.newaxis] * (came - comes) / samples
@@ -197,7 +206,7 @@ def regressed(
 
     def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         present, weight = (tf.cast(one, low.dtype) for one in draw(p.seed, sample, row))
-        value = p.score(mix(p, features.of(row), present)) - tf.gather(low, row)
+        value = p.score(mix(p, features, row, present)) - tf.gather(low, row)
         known = present if exact else tf.concat([present, tf.ones_like(present[:, :1])], 1)
         weighed = weight[:, tf.newaxis] * known
         return weighed[:, :, tf.newaxis] * known[:, tf.newaxis], weighed * value[:, tf.newaxis]
@@ -215,6 +224,9 @@ def regressed(
         values = tf.linalg.solve(squares, products[..., tf.newaxis])[:, :count, 0]
     return tf.where((features.own(rows) == 1)[:, tf.newaxis], own * (high - low)[:, tf.newaxis], values)
 
+
+FEW = 128
+"""Features up to which all positions are filled by a product faster than one by one."""
 
 MOST = 20
 """Features of which all coalitions can be listed."""

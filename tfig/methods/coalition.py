@@ -33,7 +33,7 @@ class FeatureAblation(Segmented):
         features = self.features(problem)
 
         def without(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> Leaves:
-            return coalition.mix(p, features.of(row), 1 - tf.one_hot(sample, features.count))
+            return coalition.mix(p, features, row, 1 - tf.one_hot(sample, features.count))
 
         return features.spread(coalition.one_left_out(problem, features, without), problem), {}
 

@@ -148,7 +148,7 @@ def marginal(method: Segmented, problem: Problem, samples: int) -> Leaves:
     def without(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> Leaves:
         feature = sample // samples
         q = p.at_reference(drawn(p, sample, tf.zeros([tf.shape(sample)[0], 1]))[:, 0])
-        return coalition.mix(q, features.of(row), 1 - tf.one_hot(feature, features.count))
+        return coalition.mix(q, features, row, 1 - tf.one_hot(feature, features.count))
 
     losses = coalition.one_left_out(problem, repeated, without)
     means = tf.reduce_mean(tf.reshape(losses, [problem.rows, features.count, samples]), -1)
