@@ -159,3 +159,18 @@ def test_conductance_is_the_integral_of_the_flow():
         flow += out * (1 - out) * b[:, 0] * (high - low)
     np.testing.assert_allclose(e.attributions, flow, atol=1e-4)
     assert np.abs(e.convergence_delta).max() < 1e-4
+
+
+def test_roundings_of_the_score_move_no_node_across_a_kink():
+    """A constant rounds the score to fewer bits: the same map in nearly every row, of a score with 20,000 kinks."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(6, 20000)).astype("float32")
+    offsets, slopes = rng.normal(size=(2, 20000)).astype("float32")
+    x = rng.normal(size=(300, 6)).astype("float32")
+
+    def rough(x):
+        return tf.linalg.matvec(tf.nn.relu(tf.matmul(x, weights) + offsets), slopes) / 100
+
+    plain, shifted = (tfig.explain(score, x, "integrated_gradients") for score in (rough, lambda x: rough(x) + 1.0))
+    apart = np.abs(plain.attributions - shifted.attributions).max(1) / np.abs(plain.attributions).max(1)
+    assert (apart > 1e-5).mean() < 0.005

@@ -19,6 +19,9 @@ RULES = ("midpoint", "trapezoid", "left", "right", "gauss_legendre", "adaptive")
 PARTS = 8
 """Stretches of a path of which adaptive nodes know how much the score changes: a forward pass between any two."""
 
+GRID = 16
+"""Places on a path, for each node, on which adaptive nodes may lie."""
+
 FLOOR = 0.01
 """The least that a stretch is taken to change the score by, as a share of the score's range on the path."""
 
@@ -103,7 +106,8 @@ def adaptive(problem: Problem, counts: list[int]) -> Levels:
             k = tf.cast(sample, tf.float32)
             n = float(counts[level]) if isinstance(level, int) else tf.gather(table, level)
             low, high = quantile(k / n, row), quantile((k + 1) / n, row)
-            return quantile((k + 0.5) / n, row), high - low
+            # On a grid, so that roundings of F, which differ from batch to batch, move a node across no kink.
+            return (tf.floor(quantile((k + 0.5) / n, row) * GRID * n) + 0.5) / (GRID * n), high - low
 
         return place
 
