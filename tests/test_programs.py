@@ -21,7 +21,7 @@ from placement import lacking
 from test_conformance import METHODS
 
 import tfig
-from tfig import entry
+from tfig import entry, memory
 from tfig import program as programs
 
 ROOT = pathlib.Path(tfig.__file__).parent
@@ -93,7 +93,7 @@ ORDER = [
     ("version",),
     ("fingerprint", "graph", "axes", "naming", "sizes"),
     ("slices", "picture", "rules", "layout"),
-    ("entry",),
+    ("entry", "memory"),
     ("network", "baselines", "anatomy"),
     ("ending",),
     ("score",),
@@ -175,7 +175,7 @@ def test_a_model_is_traced_once_for_all_that_reads_it(monkeypatch):
     tfig.explain(model, x, "gradient", target=lambda y: y[:, 1])
     assert len(calls) == traced
     del target
-    for method in range(programs.KEPT):  # the program that was made for it goes
+    for method in range(memory.KEPT):  # the program that was made for it goes
         tfig.explain(model, x, tfig.GradientXInput(), target=lambda y, i=method: y[:, 0] * i)
     gc.collect()
     assert gone() is None
@@ -224,11 +224,11 @@ def test_compile_does_the_work_of_the_first_call():
 
 
 def test_the_cache_is_bounded(monkeypatch):
-    monkeypatch.setattr(programs, "KEPT", 4)
+    monkeypatch.setattr(memory, "KEPT", 4)
     model, x = zoo.build("regression"), zoo.table()
-    for steps in range(1, programs.KEPT + 5):
+    for steps in range(1, memory.KEPT + 5):
         tfig.explain(model, x, tfig.IntegratedGradients(steps))
-    assert len(compiled_programs(model)) == programs.KEPT
+    assert len(compiled_programs(model)) == memory.KEPT
 
 
 def test_losses_and_everything_else_stay():

@@ -26,6 +26,7 @@ from tfig.comparison import compare as compare
 from tfig.evaluation import Evaluation as Evaluation
 from tfig.evaluation import evaluate as evaluate
 from tfig.explanation import Explanation as Explanation
+from tfig.memory import forget as forget
 from tfig.methods import CAM as CAM
 from tfig.methods import IGOS as IGOS
 from tfig.methods import LIME as LIME
@@ -65,7 +66,6 @@ from tfig.methods import SmoothGrad as SmoothGrad
 from tfig.methods import SquareGrad as SquareGrad
 from tfig.methods import VarGrad as VarGrad
 from tfig.pages.report import report as report
-from tfig.program import forget as forget
 from tfig.score import At as At
 from tfig.score import Contrast as Contrast
 from tfig.serving import export as export

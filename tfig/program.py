@@ -1,23 +1,21 @@
 """The unit of compilation and of export: tensors -> a dict of batch-major tensors; the only tf.function and cache."""
 
-import collections
 import contextlib
 import contextvars
 import dataclasses
 import functools
-import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfig import slices
 from tfig.baselines import AtLayer, Baseline, Boundary, Dataset, Noise
-from tfig.fingerprint import surroundings
 from tfig.kernels import boundary
 from tfig.kernels.expectation import fork, normal, over_references, total, uniform
 from tfig.kernels.gradient import value_and_gradient
+from tfig.memory import Store, remembered, store
 from tfig.network import Cut, Leaves, Network
 from tfig.problem import Method, Problem, Source, per_row, row_sum
 from tfig.score import NOT_FINITE, OK, TARGET_OUT_OF_RANGE, Quantity, Score, margin, resolve
@@ -32,9 +30,6 @@ RANDOM = ("Random", "StatelessRandom", "Multinomial", "Truncated", "Parameterize
 SHARING = tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 21)
 """Whether programs share traces of the model. Older versions optimise what is inside a function apart from what calls
 it, in a session otherwise than in process, so that served answers would differ from local ones in their last bits."""
-
-KEPT = 32
-"""Programs, and surveys, kept for each model; the least recently used is dropped first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,6 +246,10 @@ class _Build:
         return over_references(problem, like, lambda p: p.score(p.baseline))
 
 
+What = Callable[[Score, Leaves], tuple[Any, str]]
+"""(a score, points) -> (tensors, how the model's outputs end)."""
+
+
 class Readings:
     """What is read of a model, traced once for all its programs, which call it; its gradient, too, is built once.
 
@@ -277,7 +276,7 @@ class Readings:
         )
         return value, tuple(gradients)
 
-    def _of(self, what: Callable[[Score, Leaves], tuple[Any, str]], score: Score, points: Leaves, weights: Leaves):
+    def _of(self, what: What, score: Score, points: Leaves, weights: Leaves) -> "_Reading":
         specs = tuple(
             tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype) for leaf in (*points, *score.context, *weights)
         )
@@ -300,13 +299,7 @@ class _Reading:
         draws: whether the model draws.
     """
 
-    def __init__(
-        self,
-        what: Callable[[Score, Leaves], tuple[Any, str]],
-        score: Score,
-        explained: int,
-        specs: tuple[tf.TensorSpec, ...],
-    ):
+    def __init__(self, what: What, score: Score, explained: int, specs: tuple[tf.TensorSpec, ...]):
         self.end, last = "", explained + len(score.context)
         bare = dataclasses.replace(score, context=(), weights=None, aside=(), shared=None)  # which holds no tensors
 
@@ -411,70 +404,6 @@ def traced(body: Callable[..., Any], signature: Sequence[Any]) -> Any:
     with slices.LOCK:
         made = tf.function(there if device else body, input_signature=signature, autograph=False)
         return made.get_concrete_function()
-
-
-T = TypeVar("T")
-Store = weakref.WeakKeyDictionary[Any, collections.OrderedDict[tuple, T]]
-_stores: list[Store[Any]] = []
-
-
-def store() -> Store[Any]:
-    """What is remembered of models: by model, by (question, what may change under it)."""
-    _stores.append(weakref.WeakKeyDictionary())
-    return _stores[-1]
-
-
-def remembered(where: Store[T], model: Any, question: Callable[[], tuple], make: Callable[[], T]) -> T:
-    """What `make` gave for a question to a model as it is, from the store where it has been asked for before.
-
-    A change of the model's variables, activations or flags, or of what the calls of its layers read
-    (`tfig.fingerprint`), is a new question. The store's entries die with the model; of each model the `KEPT` last used
-    are kept.
-    """
-    owner = getattr(model, "__self__", model)
-    with slices.LOCK:
-        try:
-            known = where.setdefault(owner, collections.OrderedDict())
-        except TypeError:  # neither hashable nor weakly referable
-            return make()
-        asked, state = question(), _state(model)
-        if (asked, state) not in known:
-            found = make()
-            before, asked, state = state, question(), _state(model)
-            if state != before:  # what a trace itself has changed, a counter of calls, is no change of any question
-                for one in _stores:
-                    _carry(one.get(owner, {}), before, state)
-            known[asked, state] = found
-        known.move_to_end((asked, state))
-        while len(known) > KEPT:
-            known.popitem(last=False)
-        return known[asked, state]
-
-
-def _state(model: Any) -> tuple:
-    """What a user may change of a model, by value."""
-    return slices.state(model), surroundings(model)
-
-
-def _carry(known: dict[tuple, Any], before: tuple, after: tuple) -> None:
-    """Let what holds of one state hold of another."""
-    held = list(known.items())
-    known.clear()
-    known.update({(asked, after if state == before else state): value for (asked, state), value in held})
-
-
-def forget(model: Any) -> None:
-    """Drop what was compiled for a model, or a callable: the next question is traced anew.
-
-    Needed only where a call reads what cannot be seen from outside: an object changed in place that is no number, word,
-    array or container of them, a file, a global of another module.
-
-    >>> model.lookup.refresh()
-    >>> tfig.forget(model)
-    """
-    with slices.LOCK, contextlib.suppress(TypeError):
-        for one in _stores:
-            one.pop(getattr(model, "__self__", model), None)
 
 
 _programs: Store[Program] = store()

@@ -14,8 +14,9 @@ import tensorflow as tf
 from tfig import arguments, layout, slices
 from tfig.entry import Leaf
 from tfig.graph import ancestors, depending
+from tfig.memory import Store, remembered, store
 from tfig.network import Network
-from tfig.program import Store, remembered, store, traced
+from tfig.program import traced
 from tfig.score import Quantity, apply
 
 WHOLE = Quantity()
