@@ -1,7 +1,7 @@
 """What it costs to export a model that explains itself, over the model's own export: seconds, and megabytes on disk.
 
-ResNet50 (random weights, 96 x 96) with four explanations, without warm-up requests and with them; then one explanation
-alone, so that what each further one adds is seen.
+ResNet50 (random weights, 96 x 96) with one explanation, with four, and with their warm-up requests. Then how a small
+network's warm-up grows with the number of its explanations, each set as a server would play it.
 
 Usage: export.py [NETWORK]   (of keras.applications)
 """
@@ -14,8 +14,11 @@ import time
 import warnings
 
 import keras
+import numpy as np
 
 import tfig
+from serving import small
+from tfig.serving import sizing
 
 FOUR = {
     "ig": tfig.IntegratedGradients(),
@@ -57,7 +60,28 @@ def main() -> None:
             flush=True,
         )
         shutil.rmtree(folder)
+    several(place)
     shutil.rmtree(place)
+
+
+def several(place: pathlib.Path) -> None:
+    """Print the warm-up of a small network by how many explanations it has, over their first calls in process."""
+    x = np.random.default_rng(0).uniform(size=(1, 64, 64, 3)).astype("float32")
+    for count in (1, 3, 9, 27):
+        explanations = {f"ig_{i}": tfig.IntegratedGradients(8 + i) for i in range(count)}
+        model = small()
+        begin = time.perf_counter()
+        for method in explanations.values():
+            tfig.explain(model, x, method)
+        called = time.perf_counter() - begin
+        folder = tfig.export(model, place / "several", explanations, warmup=x)
+        measured = sizing.measure(folder)
+        print(
+            f"    {count:2} explanations: first calls {called:5.1f} s, warm-up {measured.seconds:5.1f} s "
+            f"({measured.seconds / called:.1f} times), {measured.seconds / count:.2f} s each",
+            flush=True,
+        )
+        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def test_every_row_is_what_explain_says(model, tmp_path, capsys):
     np.testing.assert_array_equal(array, found.attributions[3])
     query = f"select count(*), max(score), any_value(attributions.shape) from '{tmp_path}/*.parquet'"
     count, top, shape = duckdb.sql(query).fetchall()[0]
-    assert (count, shape) == (ROWS, [8, 8, 3]) and top == expected.score.max()
+    assert (count, shape) == (ROWS, [8, 8, 3]) and top == found.score.max()
     # In batches of any size, and of one file.
     assert [len(e) for e in tfig.read(tmp_path, batch_size=4)][:3] == [4, 3, 4]
     assert len(next(tfig.read(sorted(tmp_path.glob("*.parquet"))[1]))) == 7

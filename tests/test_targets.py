@@ -203,6 +203,8 @@ def test_one_unit():
     np.testing.assert_allclose(1 / (1 + np.exp(-e.score)), p, rtol=1e-4)
     with pytest.raises(ValueError, match="one-unit output needs no target"):
         tfig.explain(model, X, target=1)
+    with pytest.raises(ValueError, match="'runner_up' needs at least two units"):
+        tfig.explain(model, X, target="runner_up")
     with pytest.raises(ValueError, match="at least two units"):
         tfig.explain(model, X, target=tfig.Contrast("predicted", "runner_up"))
     regression = zoo.build("regression")

@@ -23,7 +23,7 @@ from tfig.network import Network
 from tfig.problem import Method
 from tfig.program import Program, Question, program
 from tfig.provenance import provenance
-from tfig.score import NOTHING
+from tfig.score import NOTHING, RUNNER_UP
 from tfig.survey import embedding, last_map, oriented, read_by, survey, switched
 
 CHUNK_ELEMENTS = 2**22
@@ -368,8 +368,9 @@ class Explainer:
             raise ValueError(
                 f"target {top} is out of range: the output has {compiled.units} units, 0 to {compiled.units - 1}{only}."
             )
-        if compiled.units == 1 and (against != NOTHING).any():
-            raise ValueError("Contrast needs at least two units, and the output has one; leave target= out.")
+        if compiled.units == 1 and ((against != NOTHING).any() or (codes == RUNNER_UP).any()):
+            what = "Contrast" if (against != NOTHING).any() else "'runner_up'"
+            raise ValueError(f"{what} needs at least two units, and the output has one; leave target= out.")
 
     def _address(self, layer: keras.Layer, program: Program) -> str:
         """By which a layer is found again, with the number of its call where there are several."""

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfig.sizes import beyond_rows
+from tfig.sizes import Size, beyond_rows, extent
 
 
 class Noise(NamedTuple):
@@ -77,22 +77,22 @@ class Blur(Baseline):
 
     def __call__(self, x: tf.Tensor, noise: Noise) -> tf.Tensor:
         """One matrix product along each spatial axis."""
-        letters = "abcdef"[: len(x.shape)]
-        for axis in range(1, len(x.shape) - 1):
-            matrix = self.matrix(tf.shape(x)[axis], x.dtype)
-            x = tf.einsum(f"{letters},z{letters[axis]}->{letters.replace(letters[axis], 'z')}", x, matrix)
-        return x
-
-    def matrix(self, size: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-        """[size, size]: row i spreads the kernel around i, reflected at the borders as often as it takes."""
         reach = self.size // 2
-        offsets = np.arange(-reach, reach + 1)
-        kernel = np.exp(-(offsets**2) / (2 * self.sigma**2))
-        kernel /= kernel.sum()
+        kernel = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * self.sigma**2))
+        return blurred(x, tf.constant(kernel / kernel.sum(), x.dtype), reach)
+
+
+def blurred(x: tf.Tensor, kernel: tf.Tensor, reach: Size) -> tf.Tensor:
+    """x [B, ..., C] under a kernel [2 reach + 1] along each spatial axis, borders mirrored as often as it takes."""
+    letters, offsets = "abcdef"[: len(x.shape)], tf.range(-reach, reach + 1)
+    for axis in range(1, len(x.shape) - 1):
+        size = extent(x, axis)
         period = tf.maximum(2 * (size - 1), 1)
-        folded = tf.math.floormod(tf.range(size)[:, tf.newaxis] + tf.constant(offsets, tf.int32), period)
+        folded = tf.math.floormod(tf.range(size)[:, tf.newaxis] + offsets, period)
         index = tf.minimum(tf.minimum(folded, period - folded), size - 1)
-        return tf.einsum("k,ikj->ij", tf.constant(kernel, dtype), tf.one_hot(index, size, dtype=dtype))
+        matrix = tf.einsum("k,ikj->ij", kernel, tf.one_hot(index, size, dtype=x.dtype))
+        x = tf.einsum(f"{letters},z{letters[axis]}->{letters.replace(letters[axis], 'z')}", x, matrix)
+    return x
 
 
 @dataclasses.dataclass(frozen=True)

@@ -179,10 +179,11 @@ class Objective:
     def blended(self, mask: tf.Tensor) -> tf.Tensor:
         """x' + M (x - x')."""
         change, large = self.x - self.baseline, self.where.enlarge(mask, self.x)
-        if (
-            self.where.rank
-        ):  # a product spreads over channels, and sums them backwards, in half the time of broadcasting
-            large = tf.matmul(large, tf.ones([1, change.shape[-1]], change.dtype))
+        if self.where.rank:
+            # A product spreads over channels, and sums them backwards, in half the time of broadcasting; of two axes,
+            # since oneDNN's of more spoils memory where images are one pixel high.
+            spread = tf.matmul(tf.reshape(large, [-1, 1]), tf.ones([1, change.shape[-1]], change.dtype))
+            large = tf.reshape(spread, tf.shape(change))
         return self.baseline + large * change
 
 

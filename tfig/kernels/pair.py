@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfig.baselines import Blur, Noise
+from tfig.baselines import Blur, Noise, blurred
 from tfig.kernels.descent import Draw, adam
 from tfig.kernels.expectation import fork, jitter, slotted, spread, total, uniform
 from tfig.kernels.gradient import value_and_gradient
@@ -156,13 +156,21 @@ def descend(pair: Pair, search: LineSearch, resolution: int, iterations: int) ->
     return where.enlarge(product, x), {"mask": product, "moved": moved, "losses": losses, "step_sizes": sizes}
 
 
-def smoothed(blur: float) -> Callable[[tf.Tensor], tf.Tensor]:
+def smoothed(blur: float | tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
     """A blur of enlarged masks, of this deviation in pixels."""
+
+    def smooth(large: tf.Tensor) -> tf.Tensor:
+        reach = tf.maximum(tf.cast(3 * blur, tf.int32), 1)
+        kernel = tf.exp(-tf.square(tf.cast(tf.range(-reach, reach + 1), large.dtype) / blur) / 2)
+        return blurred(large, kernel / tf.reduce_sum(kernel), reach)
+
+    if isinstance(blur, tf.Tensor):
+        return smooth
     rule = Blur(2 * max(int(3 * blur), 1) + 1, blur)
     return lambda large: rule(large, Noise(tf.zeros_like, tf.zeros_like))
 
 
-def shifted(cost: Objective, shift: int) -> Draw:
+def shifted(cost: Objective, shift: int | tf.Tensor) -> Draw:
     """Turns images round by up to `shift` - 1 positions along each axis, each row by its own draw."""
     problem, rank = cost.problem, cost.where.rank
 
@@ -176,7 +184,7 @@ def shifted(cost: Objective, shift: int) -> Draw:
             image = tf.ensure_shape(tf.experimental.numpy.moveaxis(picked, 1, axis), image.shape)
         return image
 
-    return turn if shift > 1 else lambda image, i: image
+    return (lambda image, i: image) if isinstance(shift, int) and shift < 2 else turn
 
 
 def perturb(

@@ -8,7 +8,7 @@ from tfig.kernels import descent, mask, pair
 from tfig.methods.checks import at_least, one_of, whole
 from tfig.network import Leaves
 from tfig.problem import Method, Problem, Trace
-from tfig.sizes import beyond_rows
+from tfig.sizes import beyond_rows, extent
 
 CELLS = 28
 """The papers' masks have so many along an axis: settled ones are weighed as if all had."""
@@ -275,13 +275,17 @@ class MeaningfulPerturbation(_Mask):
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The descent."""
         where = mask.canvas(problem.x)
-        side = problem.x[where.leaf].shape[1] if where.rank else None
-        share = 1.0 if self.search == "paper" or side is None else side / SIDE
+        share: float | tf.Tensor = 1.0
+        if self.search == "settled" and where.rank:
+            side = extent(problem.x[where.leaf], 1)
+            share = (side if isinstance(side, int) else tf.cast(side, problem.x[where.leaf].dtype)) / SIDE
         if self.blur and where.rank:
             where = dataclasses.replace(where, smooth=pair.smoothed(share * self.blur))
         cost = mask.Objective(problem, where, self.tv, self.tv_beta, CELLS if self.search == "settled" else None)
         if self.search == "settled":
-            shift = max(round(share * self.shift), min(self.shift, 2))
+            least = min(self.shift, 2)
+            wide = isinstance(share, tf.Tensor)
+            shift = tf.maximum(tf.round(share * self.shift), least) if wide else max(round(share * self.shift), least)
             enlarged, trace = descent.settle(
                 [descent.deletes(cost)], lambda one, m: one.penalty(m, self.l1), pair.shifted(cost, shift),
                 resolution=self.resolution, iterations=self.iterations, steps=IGOS.steps,
