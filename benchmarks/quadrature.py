@@ -23,7 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "scripts"))
 
 RULES = ("adaptive", "midpoint", "gauss_legendre", "trapezoid", "left")
 STEPS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 192, 256, 384)
-ROWS = 24
+ROWS, FACES = 24, 6
 
 
 def digits() -> tuple[Any, np.ndarray, Any]:
@@ -50,7 +50,7 @@ def faces() -> tuple[Any, np.ndarray, Any]:
     model.build()
     model.set_weights(load_weights("onet.lz4"))
     grey = [cv2.resize(image.astype(np.float32), (48, 48), interpolation=cv2.INTER_CUBIC) for image in lfw_subset()]
-    x = (np.stack(grey[:ROWS])[..., np.newaxis].repeat(3, -1) * 255 - 127.5) / 128
+    x = (np.stack(grey[:FACES])[..., np.newaxis].repeat(3, -1) * 255 - 127.5) / 128
     return model, x.astype(np.float32), (2, 1)
 
 
