@@ -106,7 +106,7 @@ def adaptive(problem: Problem, counts: list[int]) -> Levels:
             k = tf.cast(sample, tf.float32)
             n = float(counts[level]) if isinstance(level, int) else tf.gather(table, level)
             low, high = quantile(k / n, row), quantile((k + 1) / n, row)
-            # On a grid, so that roundings of F, which differ from batch to batch, move a node across no kink.
+            # On a grid, so that roundings of F, which differ from batch to batch, seldom move a node across a kink.
             return (tf.floor(quantile((k + 0.5) / n, row) * GRID * n) + 0.5) / (GRID * n), high - low
 
         return place
