@@ -287,6 +287,15 @@ def test_the_range_of_the_inputs_does_not_matter(digits):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_masks_lie_between_zero_and_one_on_any_side(name):
+    # What a mask is spread by adds up to one but for rounding.
+    still = lambda x: tf.reduce_sum(x, [1, 2, 3]) * 0 + 0.5  # noqa: E731
+    method = dataclasses.replace(REGISTRY[name].default(), iterations=1)
+    found = [tfig.explain(still, np.ones((1, side, 37, 1), "float32"), method) for side in (29, 61, 90)]
+    assert all(e.attributions.min() >= 0 and e.attributions.max() < 1e-6 for e in found)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_where_nothing_can_be_deleted_the_note_says_why(digits, name):
     model, x, _ = digits
     constant = lambda x: tf.reduce_sum(x, [1, 2, 3]) * 0 + 0.5  # noqa: E731

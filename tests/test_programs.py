@@ -160,13 +160,16 @@ def test_a_model_is_traced_once_for_all_that_reads_it(monkeypatch):
     inputs = keras.Input((8, 8, 3))
     h = keras.layers.Conv2D(4, 3, name="conv")(Counting()(inputs))
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(h)))
-    tfig.explain(model, x, "gradient")
-    traced = len(calls)
-    for method in ("gradient_x_input", tfig.IntegratedGradients(4), tfig.IntegratedGradients(4, tolerance=0.1),
-                   tfig.SmoothGrad(samples=2), tfig.RISE(samples=4, cells=2), tfig.GuidedIG(steps=4),
-                   tfig.IGOS(resolution=4, iterations=1, steps=2)):  # fmt: skip
+    calls.clear()
+    tfig.explain(model, x, tfig.IntegratedGradients(4))
+    assert len(calls) == 1
+    for method in (tfig.SmoothGrad(samples=2), tfig.IntegratedGradients(4, tolerance=0.1), tfig.GuidedIG(steps=4),
+                   tfig.IGOS(resolution=4, iterations=1, steps=2), tfig.RISE(samples=4, cells=2)):  # fmt: skip
         tfig.explain(model, x, method)
-    assert len(calls) == traced
+    assert len(calls) == 1
+    # One gradient at x is taken of the F(x) that is known: in a trace of its own, with the model evaluated once.
+    tfig.explain(model, x, "gradient")
+    assert len(calls) == 2
     # It holds neither the program nor the function that asked first.
     target = lambda y: y[:, 0]  # noqa: E731
     gone = weakref.ref(target)
@@ -187,6 +190,34 @@ def test_a_model_is_traced_once_for_all_that_reads_it(monkeypatch):
     traced = len(calls)
     tfig.explain(model, x, tfig.IntegratedGradients(4), layer="conv")
     assert len(calls) - traced <= 4  # the layer's outputs at x and at the baseline, and what else leads to it
+
+
+@pytest.mark.parametrize(
+    ("method", "ends", "between"),
+    [
+        ("gradient", 1, 0),
+        (tfig.IntegratedGradients(steps=4, rule="midpoint"), 2, 4),
+        (tfig.IntegratedGradients(steps=4), 2, 7 + 4),
+        (tfig.SmoothGrad(samples=4), 1, 4),
+        (tfig.GuidedIG(steps=4), 2, 5),
+        (tfig.RISE(samples=4, cells=2), 2, 4),
+    ],
+    ids=str,
+)
+def test_the_model_is_evaluated_as_often_as_said_and_both_ends_at_once(method, ends, between):
+    seen = []
+
+    @tf.custom_gradient
+    def counted(x):
+        def count(x):
+            seen.append(len(x))
+            return x
+
+        return tf.ensure_shape(tf.numpy_function(count, [x], tf.float32), x.shape), lambda dy: dy
+
+    weights = tf.constant(np.random.default_rng(0).normal(size=(48, 3)), tf.float32)
+    tfig.explain(lambda x: tf.tanh(tf.reshape(counted(x), [-1, 48]) @ weights), np.ones((2, 4, 4, 3), "f4"), method)
+    assert seen[0] == 2 * ends and sum(seen) == 2 * (ends + between)
 
 
 def test_rows_are_split_over_four_devices():

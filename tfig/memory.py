@@ -51,6 +51,14 @@ def remembered(where: Store[T], model: Any, question: Callable[[], tuple], make:
         return known[asked, state]
 
 
+def recalled(where: Store[T], model: Any, question: Callable[[], tuple]) -> T | None:
+    """The same where it has been asked for before; else None."""
+    with slices.LOCK, contextlib.suppress(TypeError):
+        known = where.get(getattr(model, "__self__", model))
+        return None if known is None else known.get((question(), _state(model)))
+    return None
+
+
 def _state(model: Any) -> tuple:
     """What a user may change of a model, by value."""
     return slices.state(model), surroundings(model)

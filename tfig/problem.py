@@ -4,7 +4,7 @@ import abc
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +16,10 @@ from tfig.sizes import beyond_rows, extent
 
 Trace = dict[str, tf.Tensor]
 """Per-row diagnostics of a method, [B, ...] each, by name."""
+
+
+Gradients = Literal["x", "anywhere"] | None
+"""Where a method takes gradients of the score: at x alone, anywhere, or nowhere."""
 
 
 class RowScore(Protocol):
@@ -191,6 +195,7 @@ class Method(abc.ABC):
         switches: whether x is only ever put together of parts of itself and of baselines, so that integers, strings and
             booleans can be explained too, and are.
         slope: whether attributions are slopes, per unit of x, rather than shares of the score.
+        gradients: where it takes gradients of the score: "x", at x alone; "anywhere"; None: nowhere, or in its own way.
         default_baseline: name of its default baseline, "dataset" where references must be given; None where it has
             no baseline.
         needs: what it asks of the caller beyond a model and x, in words.
@@ -212,6 +217,7 @@ class Method(abc.ABC):
     of_input: ClassVar[bool] = False
     switches: ClassVar[bool] = False
     slope: ClassVar[bool] = False
+    gradients: ClassVar[Gradients] = None
     default_baseline: ClassVar[str | None] = None
     needs: ClassVar[str] = ""
     gives: ClassVar[str] = "an entry for each of x, or of the layer's output"

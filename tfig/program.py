@@ -14,8 +14,8 @@ from tfig import slices
 from tfig.baselines import AtLayer, Baseline, Boundary, Dataset, Noise
 from tfig.kernels import boundary
 from tfig.kernels.expectation import fork, normal, over_references, total, uniform
-from tfig.kernels.gradient import value_and_gradient
-from tfig.memory import Store, remembered, store
+from tfig.kernels.gradient import differentiate
+from tfig.memory import Store, recalled, remembered, store
 from tfig.network import Cut, Leaves, Network
 from tfig.problem import Method, Problem, Source, per_row, row_sum
 from tfig.score import NOT_FINITE, OK, TARGET_OUT_OF_RANGE, Quantity, Score, margin, resolve
@@ -95,10 +95,13 @@ class _Build:
     """The body of a program, run once, while it is traced."""
 
     def __init__(self, network: Network, question: Question):
-        self.network, self.question = network, question
+        self.network, self.question, method = network, question, question.method
         where = question.layer, question.channels, question.call
         self.cut = None if where[0] is None else Cut(network, where[0], *where[1:])
-        self.readings = Readings(network)
+        # One gradient at x itself is taken of the F(x) that is known: shared, the model would be evaluated once more.
+        once = method.gradients == "x" and self.cut is None and question.quantity.function is None
+        asked = question.quantity if self.cut is None and method.gradients else None
+        self.readings = Readings(network, asked) if SHARING and not once else None
         self.units: int | None = None
         given = question.baseline.rule if isinstance(question.baseline, AtLayer) else question.baseline
         arrays = given if isinstance(given, Dataset) else question.tokens
@@ -116,24 +119,28 @@ class _Build:
         points = tuple(tf.where(per_row(finite, leaf), leaf, 0) if leaf.dtype.is_floating else leaf for leaf in points)
         plain = Score(
             lambda p, held: network(network.merge(p, held)), self.question.quantity, "", None, constants,
-            aside, network.dtype, GRADIENT_SCALE if network.half else 1.0, self.readings if SHARING else None,
+            aside, network.dtype, GRADIENT_SCALE if network.half else 1.0, self.readings,
         )  # fmt: skip
+        seeds = tf.stack([seed, tf.zeros_like(seed)], -1)
+        start = self.start(points, seeds, fed)
+        # Both ends of a path in one pass: a program holds one copy of the model less.
+        ends = (points, start) if start and self.cut is None and method.default_baseline else (points,)
+        rows = extent(seed, 0)
         graph = tf.compat.v1.get_default_graph()
         begin = len(graph.get_operations())
-        values, end = plain.read(points)
-        drawn = self.readings.draw or _draws(graph.get_operations()[begin:])
+        values, end = _repeated(plain, rows, len(ends)).read(_joined(ends))
+        drawn = (self.readings is not None and self.readings.draw) or _draws(graph.get_operations()[begin:])
         valid, weights = tf.ones_like(finite), None
         if self.question.quantity.function is None:
             self.units = values.shape[-1]
-            target, against, valid = resolve(values, target, against)
+            target, against, valid = resolve(values[:rows], target, against)
             own, other = (tf.one_hot(which, extent(values, -1), dtype=network.dtype) for which in (target, against))
             weights = own - other
 
         plain = dataclasses.replace(plain, end=end, weights=weights)
-        seeds = tf.stack([seed, tf.zeros_like(seed)], -1)
-        problem, crossing = self.pose(plain, points, seeds, chunk, fed)
-        score, base = plain.choose(plain.summary(values)), None
-        if method.default_baseline is not None:
+        score, base = (*tf.split(_repeated(plain, rows, len(ends)).of(values), len(ends)), None)[:2]
+        problem, crossing = self.pose(plain, points, seeds, chunk, start)
+        if base is None and method.default_baseline is not None:
             base = self.baseline_score(plain, problem, points, score)
         of_problem = not problem.references and not (method.needs_layer and problem.source is not None)
         attributions, trace = method.attribute(problem.replace(sides=sides, ends=(score, base if of_problem else None)))
@@ -165,21 +172,25 @@ class _Build:
         maps = tuple(shown(leaf, explained) for leaf in whose.outer(attributions))
         return {**result, "attributions": maps, "status": tf.cast(status, tf.int32), "trace": trace}
 
-    def pose(self, plain, points, seeds, chunk, fed) -> tuple[Problem, boundary.Crossing | None]:
+    def start(self, points, seeds, fed) -> Leaves:
+        """The baseline of each explained input, by its rule or as it was fed; () where it is found otherwise."""
+        network, rules = self.network, self.question.baseline
+        if not isinstance(rules, tuple):
+            return ()
+        found = _apply(rules, points, seeds, [leaf.name for leaf in network.explained])
+        return tuple(
+            _fed(given, rule) if leaf.floating else _switched(given, value, leaf.padded)
+            for given, rule, value, leaf in zip(fed, found, points, network.explained, strict=True)
+        )
+
+    def pose(self, plain, points, seeds, chunk, base: Leaves) -> tuple[Problem, boundary.Crossing | None]:
         """The problem, at the input or at the layer, with its baseline."""
         question, network = self.question, self.network
         rerule = functools.partial(slices.rerule, network.model())
         crossing = None
         at_layer = question.baseline.rule if isinstance(question.baseline, AtLayer) else None
-        base: Leaves = ()
         references: Leaves = ()
-        if isinstance(question.baseline, tuple):
-            rules = _apply(question.baseline, points, seeds, [leaf.name for leaf in network.explained])
-            base = tuple(
-                _fed(given, rule) if leaf.floating else _switched(given, value, leaf.padded)
-                for given, rule, value, leaf in zip(fed, rules, points, network.explained, strict=True)
-            )
-        elif isinstance(question.baseline, Boundary) and points:
+        if isinstance(question.baseline, Boundary) and points:
             crossing = _search(question.baseline, plain, points)
             base = crossing.points
         elif isinstance(question.baseline, Dataset):
@@ -193,7 +204,8 @@ class _Build:
 
         everything = network.merge(points, plain.context)
         x = cut.features(everything)
-        behind = plain.shared and self.readings.at(question.layer, question.channels, cut.call)
+        asked = question.quantity if question.method.gradients else None
+        behind = plain.shared and Readings(network, asked, (id(question.layer), question.channels, cut.call))
         score = dataclasses.replace(plain, outputs=cut.outputs, context=everything, shared=behind)
         source = Source(
             points,
@@ -254,39 +266,48 @@ class Readings:
     """What is read of a model, traced once for all its programs, which call it; its gradient, too, is built once.
 
     Attributes:
+        differentiated: the quantity whose gradient is asked for too: one trace is of both, and what a call of it does
+            not need is not computed.
+        place: behind which call of a layer, () for the whole model.
         draw: whether the model drew random numbers in what was read.
     """
 
-    def __init__(self, network: Network, place: tuple = ()):
-        self.network, self.place, self.draw = network, place, False
-
-    def at(self, layer: keras.Layer | None, channels: int, call: int) -> "Readings":
-        """The same of what is behind a call of a layer."""
-        return Readings(self.network, (id(layer), channels, call))
+    def __init__(self, network: Network, differentiated: Quantity | None, place: tuple = ()):
+        self.network, self.differentiated, self.place, self.draw = network, differentiated, place, False
 
     def read(self, score: Score, points: Leaves) -> tuple[Any, str]:
         """(what is read off the outputs at `points`, how these end)."""
-        reading = self._of(_read, dataclasses.replace(score, quantity=score.quantity.held), points, ())
+        asked = score.quantity == self.differentiated and score.quantity.function is None
+        both = self._of(_differentiate, score, points, new=asked)
+        if both is not None:
+            nothing = tf.zeros([extent(points[0], 0), both.run.outputs[0].shape[-1] or 1], score.dtype)
+            return both.run(*points, *score.context, nothing)[0], both.end
+        reading = self._of(_read, dataclasses.replace(score, quantity=score.quantity.held), points)
         return reading.run(*points, *score.context), reading.end
 
     def differentiate(self, score: Score, points: Leaves) -> tuple[tf.Tensor, Leaves]:
         """(F, its gradient with respect to each leaf), so that a program has nothing of the model to differentiate."""
-        value, *gradients = self._of(_differentiate, score, points, (score.weights,)).run(
-            *points, *score.context, score.weights
-        )
+        reading = self._of(_differentiate, score, points)
+        score.require(reading.end)
+        _, value, *gradients = reading.run(*points, *score.context, score.weights)
         return value, tuple(gradients)
 
-    def _of(self, what: What, score: Score, points: Leaves, weights: Leaves) -> "_Reading":
-        specs = tuple(
-            tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype) for leaf in (*points, *score.context, *weights)
-        )
-        asked = (*self.place, what, score.quantity, score.scale, len(points), specs)
+    def _of(self, what: What, score: Score, points: Leaves, new: bool = True) -> Any:
+        """The trace of `what`; where it is not to be a new one and there is none, None."""
+        specs = tuple(tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype) for leaf in (*points, *score.context))
+        if what is _differentiate:
+            specs += (tf.TensorSpec([None, None], score.dtype),)
+
+        def question() -> tuple:
+            return *self.place, what, score.quantity, score.scale, len(points), specs, *_key(self.network)
+
+        model, reading = self.network.model(), None
         with tf.init_scope():  # apart from the program that asks first
-            reading = remembered(
-                _readings, self.network.model(), lambda: (*asked, *_key(self.network)),
-                lambda: _Reading(what, score, len(points), specs),
-            )  # fmt: skip
-        self.draw |= reading.draws
+            if new:
+                reading = remembered(_readings, model, question, lambda: _Reading(what, score, len(points), specs))
+            else:
+                reading = recalled(_readings, model, question)
+        self.draw |= reading is not None and reading.draws
         return reading
 
 
@@ -319,12 +340,41 @@ def _read(score: Score, points: Leaves) -> tuple[Any, str]:
 
 
 def _differentiate(score: Score, points: Leaves) -> tuple[Leaves, str]:
-    value, gradients = value_and_gradient(score, points)
-    return (value, *gradients), score.end
+    kept = _Kept()
+    value, gradients = differentiate(dataclasses.replace(score, shared=kept), points)
+    values, end = kept.found[0]
+    return (values, value, *gradients), end
+
+
+class _Kept:
+    """What was read while a score was differentiated, whatever it ends with: who calls the trace will ask."""
+
+    def __init__(self):
+        self.found: list[tuple[tf.Tensor, str]] = []
+
+    def read(self, score: Score, points: Leaves) -> tuple[Any, str]:
+        """As `Score.read`."""
+        self.found.append(dataclasses.replace(score, shared=None).read(points))
+        return self.found[-1][0], score.end
+
+    def differentiate(self, score: Score, points: Leaves) -> None:
+        """Nothing is known of the gradient."""
 
 
 def _draws(operations: Sequence[tf.Operation]) -> bool:
     return any(op.type.startswith(RANDOM) for op in operations)
+
+
+def _repeated(score: Score, rows: tf.Tensor, times: int) -> Score:
+    """The score of all its rows several times over."""
+    return score if times == 1 else score.take(tf.tile(tf.range(rows), [times]))
+
+
+def _joined(ends: tuple[Leaves, ...]) -> Leaves:
+    """Leaves [B, ...] of several ends as leaves of all their rows."""
+    if len(ends) == 1:
+        return ends[0]
+    return tuple(tf.concat(leaves, 0) for leaves in zip(*ends, strict=True))
 
 
 def _finite(leaf: tf.Tensor) -> tf.Tensor:

@@ -133,8 +133,8 @@ class Shared(Protocol):
     def read(self, score: "Score", points: Leaves) -> tuple[Any, str]:
         """As `Score.read`."""
 
-    def differentiate(self, score: "Score", points: Leaves) -> tuple[tf.Tensor, Leaves]:
-        """(F, its gradient with respect to each leaf)."""
+    def differentiate(self, score: "Score", points: Leaves) -> tuple[tf.Tensor, Leaves] | None:
+        """(F, its gradient with respect to each leaf); None where it is not known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,18 +182,26 @@ class Score:
         if self.scale != 1:
             points = tuple(_with_gradient(leaf, 1 / self.scale) if leaf.dtype.is_floating else leaf for leaf in points)
         values, end = self.read(points)
+        self.require(end)
+        if self.scale == 1:
+            return values
+        return tf.nest.map_structure(lambda value: _with_gradient(value, self.scale), values)
+
+    def require(self, end: str) -> None:
+        """Check that outputs which are converted end as those of the whole model do."""
         if self.quantity.output is not None and end != self.end:
             raise ValueError(
                 f"output={self.quantity.output!r} needs the model's final {self.end}, which lies before the layer "
                 "explained; pass output=None or an earlier layer."
             )
-        if self.scale == 1:
-            return values
-        return tf.nest.map_structure(lambda value: _with_gradient(value, self.scale), values)
 
     def __call__(self, points: Leaves) -> tf.Tensor:
         """F at `points`, [N]."""
-        return self.choose(self.summary(self.values(points)))
+        return self.of(self.values(points))
+
+    def of(self, values: Any) -> tf.Tensor:
+        """F of what was read, [N]."""
+        return self.choose(self.summary(values))
 
     def summary(self, values: Any) -> tf.Tensor:
         """What is averaged over references, without regard to targets: [N, units], or [N] for a callable target."""
@@ -204,6 +212,7 @@ class Score:
         """F from a summary: its target's entry, [N]; other classes' infinities do not spoil it."""
         if self.weights is None:
             return summary
+        self.weights.set_shape(summary.shape)  # which a trace for any model does not know before
         # A kept axis is spread again by one operation backwards, where one that is gone takes a dozen.
         return tf.squeeze(tf.reduce_sum(tf.math.multiply_no_nan(summary, self.weights), -1, keepdims=True), -1)
 
@@ -259,6 +268,11 @@ class Margin:
     def scale(self) -> float:
         """As the score's."""
         return self.score.scale
+
+    @property
+    def apart(self) -> "Margin":
+        """The margin by a trace of its own: what differentiates a call does so by the model's weights as well."""
+        return dataclasses.replace(self, score=dataclasses.replace(self.score, shared=None))
 
     def unscaled(self) -> "Margin":
         """The margin with its gradients as they are."""

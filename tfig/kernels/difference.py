@@ -235,4 +235,4 @@ def contributions(problem: Problem, rule: type[Differences], name: str) -> Leave
 
 def _valued(score: Score, points: Leaves) -> tuple[tf.Tensor, tf.Tensor]:
     values = score.values(points)
-    return score.choose(score.summary(values)), values
+    return score.of(values), values

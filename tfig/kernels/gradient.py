@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from tfig.network import Leaves
+from tfig.problem import Problem
 from tfig.score import Score
 
 
@@ -19,8 +20,11 @@ def value_and_gradient(score: Callable[[Leaves], tf.Tensor], x: Leaves) -> tuple
         Unconnected: no leaf reaches the score by differentiable operations.
     """
     known = score.differentiated(x) if isinstance(score, Score) else None
-    if known is not None:
-        return known
+    return differentiate(getattr(score, "apart", score), x) if known is None else known
+
+
+def differentiate(score: Callable[[Leaves], tf.Tensor], x: Leaves) -> tuple[tf.Tensor, Leaves]:
+    """The same, by what is made of the model here."""
     if tf.executing_eagerly():
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
@@ -34,6 +38,16 @@ def value_and_gradient(score: Callable[[Leaves], tf.Tensor], x: Leaves) -> tuple
     if getattr(score, "scale", 1) == 1:
         return value, gradients
     return value, finite_or(gradients, lambda: value_and_gradient(score.unscaled(), x)[1])  # type: ignore[attr-defined]
+
+
+def gradient_at_x(problem: Problem) -> Leaves:
+    """dF(x)/dx, of what has been computed of F(x) where the whole of it has been."""
+    value = problem.ends[0]
+    score = problem.score
+    whole = isinstance(score, Score) and score.shared is None and score.scale == 1 and problem.source is None
+    if value is None or not whole or tf.executing_eagerly():
+        return value_and_gradient(score, problem.x)[1]
+    return connected(tf.gradients(value, list(problem.x)), problem.x)
 
 
 def finite_or(scaled: Leaves, unscaled: Callable[[], Leaves]) -> Leaves:

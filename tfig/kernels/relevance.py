@@ -221,5 +221,5 @@ def gradients(score: Score, values: Any) -> list[tf.Tensor]:
     leaves = [tf.identity(leaf) for leaf in tf.nest.flatten(values)]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(leaves)
-        chosen = score.choose(score.summary(tf.nest.pack_sequence_as(values, leaves)))
+        chosen = score.of(tf.nest.pack_sequence_as(values, leaves))
     return tape.gradient(chosen, leaves, unconnected_gradients="zero")

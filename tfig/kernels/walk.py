@@ -44,6 +44,9 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
     def step(i, x, found):
         _, leaves = value_and_gradient(problem.score, shaped(x))
         gradient = flat(leaves)
+        last = i == steps
+        # What rounding of the lengths may leave to go, by the gradient there.
+        found += tf.where(last, (end - x) * gradient, 0.0)
         alpha = tf.cast(i + 1, x.dtype) / steps
         low, high = along(tf.maximum(alpha - distance, 0.0)), along(tf.minimum(alpha + distance, 1.0))
         target = length * (1 - alpha)
@@ -71,15 +74,13 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
             stuck = tf.reduce_sum(tf.cast(chosen, tf.int32), 1) == 0
             return going & ~there & (gamma > 1) & ~stuck, moved, found
 
-        state = (tf.ones_like(length, tf.bool), x, found)
+        state = (tf.fill(tf.shape(length), ~last), x, found)
         _, x, found = tf.while_loop(lambda going, *_: tf.reduce_any(going), move, state, parallel_iterations=1)
         return i + 1, x, found
 
     state = (tf.constant(0), start, tf.zeros_like(start))
-    _, last, found = tf.while_loop(lambda i, *_: i < steps, step, state, parallel_iterations=1)
-    # What rounding of the lengths may leave to go.
-    _, leaves = value_and_gradient(problem.score, shaped(last))
-    return shaped(found + (end - last) * flat(leaves))
+    _, _, found = tf.while_loop(lambda i, *_: i <= steps, step, state, parallel_iterations=1)
+    return shaped(found)
 
 
 def focus(problem: Problem, steps: int, sigma: float) -> tuple[Leaves, tf.Tensor]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -14,7 +14,7 @@ from tfig.kernels.gradient import value_and_gradient
 from tfig.kernels.passage import along
 from tfig.kernels.rectified import overridden
 from tfig.network import Leaves
-from tfig.problem import Method, Problem, Trace
+from tfig.problem import Gradients, Method, Problem, Trace
 from tfig.score import Score
 
 CLASS_TOKENS = 2
@@ -31,6 +31,7 @@ class _Map(Method):
     """
 
     needs_layer = True
+    gradients: ClassVar[Gradients] = "x"
     cost = "1 gradient"
     gives = "a value for each position of the layer: [B, h, w, 1]"
     picks_layer = True
@@ -215,6 +216,7 @@ class ScoreCAM(_Map):
     """
 
     cost = "a pass for each channel of the layer"
+    gradients = None
     name = "score_cam"
     reference = "Wang et al., Score-CAM: Score-Weighted Visual Explanations for CNNs, 2020, arXiv:1910.01279"
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from tfig.kernels.gradient import value_and_gradient
+from tfig.kernels.gradient import gradient_at_x
 from tfig.network import Leaves
 from tfig.problem import Method, Problem, Trace
 
@@ -17,13 +17,14 @@ class Gradient(Method):
     """
 
     cost = "1 gradient"
+    gradients = "x"
     name = "gradient"
     slope = True
     reference = "Simonyan, Vedaldi & Zisserman, Deep Inside Convolutional Networks, 2013, arXiv:1312.6034"
 
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """One gradient."""
-        return value_and_gradient(problem.score, problem.x)[1], {}
+        return gradient_at_x(problem), {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,7 @@ class GradientXInput(Method):
     """
 
     cost = "1 gradient"
+    gradients = "x"
     name = "gradient_x_input"
     principles = "2"
     reference = "Shrikumar et al., Not Just a Black Box, 2016, arXiv:1605.01713"

@@ -24,6 +24,7 @@ class _Mask(Method):
     """What masks share: they stand over one leaf."""
 
     gives = "a mask of one input, 0 where it is kept and 1 where it is deleted: [B, ..., 1]"
+    gradients = "anywhere"
     stochastic = True
     default_baseline = "blur"
 
@@ -35,8 +36,8 @@ class _Mask(Method):
     @staticmethod
     def opened(problem: Problem, enlarged: tf.Tensor) -> Leaves:
         """1 - M at the masked leaf, zeros elsewhere."""
-        which = mask.canvas(problem.x).leaf
-        return tuple(1 - enlarged if i == which else tf.zeros_like(leaf) for i, leaf in enumerate(problem.x))
+        which, deleted = mask.canvas(problem.x).leaf, tf.nn.relu(1 - enlarged)  # M may be a rounding above 1
+        return tuple(deleted if i == which else tf.zeros_like(leaf) for i, leaf in enumerate(problem.x))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,6 +39,7 @@ class IntegratedGradients(Method):
     max_steps: int = 1024
 
     cost = "steps gradients and 7 forward passes (none by a fixed rule); with references, as many for each"
+    gradients = "anywhere"
     name = "integrated_gradients"
     principles = "123"
     reference = "Sundararajan, Taly & Yan, Axiomatic Attribution for Deep Networks, 2017, arXiv:1703.01365"
@@ -91,6 +92,7 @@ class ExpectedGradients(Method):
     samples: int = 64
 
     cost = "samples gradients"
+    gradients = "anywhere"
     name = "expected_gradients"
     principles = "123"
     reference = (
@@ -139,6 +141,7 @@ class Conductance(Method):
     steps: int = 64
 
     cost = "steps gradients at the layer, each with two passes up to it"
+    gradients = "anywhere"
     name = "conductance"
     reference = (
         "Dhamdhere, Sundararajan & Yan, How Important Is a Neuron?, 2018, arXiv:1805.12233; "
@@ -176,6 +179,7 @@ class InternalInfluence(Method):
     multiply_by_activation: bool = False
 
     cost = "steps gradients at the layer, each with a pass up to it"
+    gradients = "anywhere"
     name = "internal_influence"
     reference = "Leino et al., Influence-Directed Explanations for Deep Convolutional Networks, 2018, arXiv:1802.03788"
     takes_references = True

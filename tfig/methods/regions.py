@@ -41,6 +41,7 @@ class XRAI(Method):
     segments: Any = None
 
     cost = "2 steps gradients"
+    gradients = "anywhere"
     gives = "a value for each position, all channels at once: [B, H, W, 1]"
     name = "xrai"
     reference = "Kapishnikov et al., XRAI: Better Attributions Through Regions, 2019, arXiv:1906.02825"

@@ -12,7 +12,7 @@ from tfig.kernels.expectation import over_noise
 from tfig.methods.checks import at_least, whole
 from tfig.methods.gradient import Gradient
 from tfig.network import Leaves
-from tfig.problem import Method, Problem, Trace
+from tfig.problem import Gradients, Method, Problem, Trace
 
 
 def _inners(name: str) -> Any:
@@ -45,6 +45,11 @@ class _Noisy(Method):
     picks_layer = _inners("picks_layer")
     slope = _inners("slope")
     of_input = _inners("of_input")
+
+    @property
+    def gradients(self) -> Gradients:  # type: ignore[override]
+        """At x and around it, if the inner method takes any."""
+        return self.inner.gradients and "anywhere"
 
     def side_specs(self, leaves: Sequence[Leaf]) -> list[tf.TensorSpec]:
         """As the inner method."""

@@ -30,6 +30,7 @@ class GuidedIG(Method):
     max_dist: float = 0.02
 
     cost = "steps gradients"
+    gradients = "anywhere"
     name = "guided_ig"
     reference = "Kapishnikov et al., Guided Integrated Gradients, 2021, arXiv:2106.09788"
     complete = True
@@ -65,6 +66,7 @@ class BlurIG(Method):
     max_sigma: float = 50.0
 
     cost = "steps gradients"
+    gradients = "anywhere"
     name = "blur_ig"
     reference = "Xu, Venugopalan & Sundararajan, Attribution in Scale and Space, 2020, arXiv:2004.03383"
     needs = "x with spatial axes"
@@ -99,6 +101,7 @@ class BoundaryIG(Method):
     rule: str = "adaptive"
 
     cost = "steps gradients, 7 forward passes, and those of the search for the boundary"
+    gradients = "anywhere"
     name = "boundary_ig"
     reference = (
         "Wang, Fredrikson & Datta, Robust Models Are More Interpretable Because Attributions Look Normal, 2021, "
