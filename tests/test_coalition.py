@@ -13,7 +13,7 @@ from reference import coalition as literal
 from scipy import ndimage
 
 import tfig
-from tfig.kernels import expectation
+from tfig.kernels import expectation, walk
 from tfig.methods import REGISTRY
 
 
@@ -372,6 +372,22 @@ def test_guided_ig_of_a_network_is_the_literal_walk(given):
     larger = keras.Sequential([keras.Input((8, 8, 2)), L.Rescaling(2.0**-10), model])
     scaled = tfig.explain(larger, x * 2**10, tfig.GuidedIG(*given), target=1)
     assert error(scaled.attributions, e.attributions) <= 1e-6
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_nth_smallest_is_that_of_a_sort(dtype):
+    random = np.random.default_rng(0)
+    found = tf.function(
+        walk.nth_smallest, input_signature=[tf.TensorSpec([None, None], dtype), tf.TensorSpec([], "int32")]
+    )
+    for _ in range(60):
+        values = np.abs(random.normal(size=(3, random.integers(1, 400))) * 10.0 ** random.integers(-30, 30))
+        values[random.random(values.shape) < 0.2] = np.inf
+        values[random.random(values.shape) < 0.2] = 0
+        values[random.random(values.shape) < 0.3] = values[0, 0]
+        n = random.integers(values.shape[1])
+        expected = np.sort(values.astype(dtype), 1)[:, n]
+        np.testing.assert_array_equal(found(values.astype(dtype), n.astype("int32")), expected)
 
 
 def tiles(cells):

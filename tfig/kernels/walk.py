@@ -7,8 +7,12 @@ from tfig.kernels.expectation import total
 from tfig.kernels.gradient import value_and_gradient
 from tfig.network import Leaves
 from tfig.problem import Problem, per_row, row_sum
+from tfig.sizes import extent
 
 INFINITE = np.float64("inf")
+
+DIGIT = 11
+"""Bits of a number that are looked at together to find the n-th smallest."""
 
 
 def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Leaves:
@@ -20,10 +24,13 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
     shapes = [tf.shape(leaf) for leaf in problem.x]
     widths = [tf.reduce_prod(shape[1:]) for shape in shapes]
 
+    def joined(leaves: Leaves) -> tf.Tensor:
+        parts = [tf.reshape(leaf, [shape[0], -1]) for leaf, shape in zip(leaves, shapes, strict=True)]
+        return parts[0] if len(parts) == 1 else tf.concat(parts, 1)
+
     def flat(leaves: Leaves) -> tf.Tensor:
         # What is chosen hangs on how far the walk has come: a rounding of lengths turns it.
-        parts = [tf.reshape(leaf, [shape[0], -1]) for leaf, shape in zip(leaves, shapes, strict=True)]
-        return tf.cast(tf.concat(parts, 1), tf.float64)
+        return tf.cast(joined(leaves), tf.float64)
 
     def shaped(vector: tf.Tensor) -> Leaves:
         parts = tf.split(vector, widths, 1) if len(widths) > 1 else [vector]
@@ -43,6 +50,8 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
 
     def step(i, x, found):
         _, leaves = value_and_gradient(problem.score, shaped(x))
+        slopes = tf.abs(joined(leaves))
+        slopes = slopes if slopes.dtype.size > 4 else tf.cast(slopes, tf.float32)
         gradient = flat(leaves)
         last = i == steps
         # What rounding of the lengths may leave to go, by the gradient there.
@@ -60,8 +69,8 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
             missing = tf.reduce_sum(tf.abs(end - caught), 1) - target
             there = going & (missing <= near)
             open_ = tf.not_equal(high, caught)
-            size = tf.where(open_, tf.abs(gradient), INFINITE)
-            limit = tf.gather(tf.sort(size, 1), place, axis=1)[:, tf.newaxis]
+            size = tf.where(open_, slopes, tf.constant(np.inf, slopes.dtype))
+            limit = nth_smallest(size, place)[:, tf.newaxis]
             # Coordinates at their bound rank last; where even the limit is one of them, all that are open move.
             chosen = open_ & (size <= limit)
             reach = tf.reduce_sum(tf.where(chosen, tf.abs(high - caught), 0.0), 1)
@@ -81,6 +90,30 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
     state = (tf.constant(0), start, tf.zeros_like(start))
     _, _, found = tf.while_loop(lambda i, *_: i <= steps, step, state, parallel_iterations=1)
     return shaped(found)
+
+
+def nth_smallest(values: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
+    """The n-th smallest, from 0, of each row of `values` [N, D], float32 or float64 and not negative: [N].
+
+    Digit by digit of their bits, which rise as such numbers do: a histogram finds the digit of the n-th among those
+    that share the digits before. A sort takes seven times as long.
+    """
+    bits = tf.bitcast(values, tf.int32 if values.dtype == tf.float32 else tf.int64)
+    left, alike, found = tf.fill([extent(bits, 0)], n), tf.ones_like(values, tf.bool), tf.zeros_like(bits[:, 0])
+    top = 8 * bits.dtype.size - 1  # the sign is 0
+    while top:
+        wide = min(DIGIT, top)
+        top -= wide
+        digit = tf.cast(tf.bitwise.right_shift(bits, top) & ((1 << wide) - 1), tf.int32)
+        counts = tf.math.bincount(
+            digit, weights=tf.cast(alike, values.dtype), minlength=1 << wide, maxlength=1 << wide, axis=-1
+        )
+        reached = tf.cast(tf.cumsum(counts, 1), tf.int32)
+        below = tf.reduce_sum(tf.cast(reached <= left[:, tf.newaxis], tf.int32), 1)  # digits that lie wholly before
+        left -= tf.gather(tf.pad(reached, [[0, 0], [1, 0]]), below, axis=1, batch_dims=1)
+        alike &= digit == below[:, tf.newaxis]
+        found += tf.bitwise.left_shift(tf.cast(below, bits.dtype), tf.constant(top, bits.dtype))
+    return tf.bitcast(found, values.dtype)
 
 
 def focus(problem: Problem, steps: int, sigma: float) -> tuple[Leaves, tf.Tensor]:
