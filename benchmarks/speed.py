@@ -4,6 +4,7 @@ Raw and method are timed in turns, because the machine's speed drifts; each rati
 time(method) / (evaluations x time of one raw row at its best batch size). Usage: speed.py [TURNS]
 """
 
+import collections
 import multiprocessing
 import resource
 import statistics
@@ -86,13 +87,40 @@ def compare(name: str, gradient, batch: int, explainer, x: np.ndarray, evaluatio
     )
 
 
-def over_raw(label: str, explainer, x: np.ndarray, gradient, forward, slopes: list, scores: list, turns: int) -> None:
-    """Print the ratio of a mask search to its own evaluations: gradients and scores of so many rows each."""
+def evaluations(network: keras.Model, method, x: np.ndarray, **asked) -> tuple[list[int], list[int]]:
+    """(rows of each gradient, rows of each forward pass without one) that a method asks for, counted in a run."""
+    forward, backward = [], []
+
+    @tf.custom_gradient
+    def counted(x):
+        def passed(into: list):
+            def see(value):
+                into.append(len(value))
+                return value
+
+            # Without state, or what nobody asks for would be counted.
+            return lambda value: tf.ensure_shape(tf.numpy_function(see, [value], tf.float32, stateful=False), x.shape)
+
+        return passed(forward)(x), passed(backward)
+
+    inputs = keras.Input(x.shape[1:])
+    watched = keras.Model(inputs, network(keras.layers.Lambda(counted, output_shape=x.shape[1:])(inputs)))
+    tfig.explain(watched, x, method, **asked)
+    scores = collections.Counter(forward) - collections.Counter(backward)
+    return backward, list(scores.elements())
+
+
+def over_raw(label: str, network: keras.Model, method, x: np.ndarray, raw, turns: int, **asked) -> None:
+    """Print the ratio of a method to its own evaluations: gradients and scores of as many rows each."""
+    gradient, forward = raw
+    slopes, scores = evaluations(network, method, x, **asked)
+    explainer = tfig.Explainer(network, method, **asked)
+    explainer(x)
     batches = {size: tf.constant(images(size)) for size in {*slopes, *scores}}
 
     def evaluate():
         for size in slopes:
-            gradient(batches[size])
+            value = gradient(batches[size])
         for size in scores:
             value = forward(batches[size])
         return value
@@ -104,30 +132,6 @@ def over_raw(label: str, explainer, x: np.ndarray, gradient, forward, slopes: li
         f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
         flush=True,
     )
-
-
-def blocks(count: int, rows: int) -> list[int]:
-    """The chunks in which `count` samples of each row are evaluated."""
-    chunk = max(27 // rows, 1)
-    return [min(chunk, count - start) * rows for start in range(0, count, chunk)]
-
-
-def compare_igos(gradient, forward, network: keras.Model, rows: int, turns: int) -> None:
-    """Both searches of I-GOS over the raw cost of their own evaluations, at the batch sizes at which they make them."""
-    method, x = tfig.IGOS(), images(rows)
-    explainer = tfig.Explainer(network, method, output="probabilities", baseline="blur")
-    sizes = explainer(x).trace["step_sizes"]
-    attempts = 1 + np.round(np.log(sizes / method.initial_step) / np.log(method.shrink)).astype(int)
-    searching = [int((one > j).sum()) for one in attempts.T for j in range(one.max())]
-    slopes = blocks(method.steps, rows) * method.iterations
-    over_raw("I-GOS, 15 x 20", explainer, x, gradient, forward, slopes, [rows] * 2 + searching, turns)
-
-    explainer = tfig.Explainer(network, "igos", output="probabilities", baseline="blur")
-    explainer(x)
-    # Scores of x and x', of six masks to begin with, of eight to choose from.
-    scores = [rows] * 2 + blocks(6, rows) + blocks(8, rows)
-    slopes = blocks(explainer.method.steps, rows) + [rows] * explainer.method.iterations
-    over_raw("I-GOS, settled", explainer, x, gradient, forward, slopes, scores, turns)
 
 
 def peak(steps: int, queue) -> None:
@@ -160,13 +164,24 @@ def main() -> None:
     for rows in (1, 8):
         x = images(rows)
         for name, method in [
-            (f"integrated gradients, {STEPS} steps", tfig.IntegratedGradients(STEPS)),
+            (f"integrated gradients, {STEPS} midpoints", tfig.IntegratedGradients(STEPS, rule="midpoint")),
             (f"SmoothGrad, {STEPS} samples", tfig.SmoothGrad(samples=STEPS)),
         ]:
             explainer = tfig.Explainer(network, method, output="probabilities", target=0)
             compare(name, gradient, batch, explainer, x, STEPS, turns)
     for rows in (1, 8):
-        compare_igos(gradient, forward, network, rows, max(1, turns // 2))
+        for name, method, asked in [
+            ("gradient", "gradient", {}),
+            (f"integrated gradients, {STEPS} steps", tfig.IntegratedGradients(STEPS), {}),
+            (f"guided IG, {STEPS} steps", tfig.GuidedIG(STEPS), {}),
+            (f"boundary IG, {STEPS} steps", tfig.BoundaryIG(STEPS), {}),
+            ("I-GOS, 15 x 20", tfig.IGOS(), {"baseline": "blur"}),
+            ("I-GOS, settled", "igos", {"baseline": "blur"}),
+        ]:
+            over_raw(
+                name, network, method, images(rows), (gradient, forward), max(1, turns // 2), output="probabilities",
+                **asked,
+            )  # fmt: skip
 
 
 if __name__ == "__main__":
