@@ -111,12 +111,16 @@ class Cut:
         self.calls = self.call = 0
 
     def features(self, x: Leaves) -> Leaves:
-        """The floating-point outputs of the layer, channels last, in the dtype they are explained in.
+        """The floating-point outputs of the layer, channels last, in the dtype they are explained in."""
+        return self.observed(x)[0]
+
+    def observed(self, x: Leaves) -> tuple[Leaves, Any]:
+        """(the same, the model's outputs).
 
         Raises:
             ValueError: the layer is not called on the way, or has no floating-point output.
         """
-        seen = slices.observe(self.layer, lambda: self.network(x))
+        seen, outputs = slices.observe(self.layer, lambda: self.network(x))
         self.calls = len(seen)
         if not -self.calls <= self._which < self.calls:
             raise ValueError(
@@ -136,7 +140,7 @@ class Cut:
                 f"layer {self.layer.name!r} gives shape {floats[0].shape.as_list()}, one output for all rows; only a "
                 "layer with an output for each row can be explained."
             )
-        return self.inner(tuple(tf.cast(leaf, self.network.dtype) for leaf in floats))
+        return self.inner(tuple(tf.cast(leaf, self.network.dtype) for leaf in floats)), outputs
 
     def inner(self, values: Leaves) -> Leaves:
         """Values at the layer, with channels last."""

@@ -126,10 +126,7 @@ class _Build:
         # Both ends of a path in one pass: a program holds one copy of the model less.
         ends = (points, start) if start and self.cut is None and method.default_baseline else (points,)
         rows = extent(seed, 0)
-        graph = tf.compat.v1.get_default_graph()
-        begin = len(graph.get_operations())
-        values, end = _repeated(plain, rows, len(ends)).read(_joined(ends))
-        drawn = (self.readings is not None and self.readings.draw) or _draws(graph.get_operations()[begin:])
+        values, end, features, drawn = self.read(_repeated(plain, rows, len(ends)), ends)
         valid, weights = tf.ones_like(finite), None
         if self.question.quantity.function is None:
             self.units = values.shape[-1]
@@ -138,8 +135,9 @@ class _Build:
             weights = own - other
 
         plain = dataclasses.replace(plain, end=end, weights=weights)
-        score, base = (*tf.split(_repeated(plain, rows, len(ends)).of(values), len(ends)), None)[:2]
-        problem, crossing = self.pose(plain, points, seeds, chunk, start)
+        scores = _repeated(plain, rows, len(ends)).of(values)
+        score, base = (scores, None) if len(ends) == 1 else (scores[:rows], scores[rows:])
+        problem, crossing = self.pose(plain, points, seeds, chunk, start, features)
         if base is None and method.default_baseline is not None:
             base = self.baseline_score(plain, problem, points, score)
         of_problem = not problem.references and not (method.needs_layer and problem.source is not None)
@@ -172,6 +170,19 @@ class _Build:
         maps = tuple(shown(leaf, explained) for leaf in whose.outer(attributions))
         return {**result, "attributions": maps, "status": tf.cast(status, tf.int32), "trace": trace}
 
+    def read(self, score: Score, ends: tuple[Leaves, ...]) -> tuple[Any, str, Leaves, bool]:
+        """(what is read at the ends, how the outputs end, the layer's outputs, whether the model drew)."""
+        graph = tf.compat.v1.get_default_graph()
+        begin = len(graph.get_operations())
+        features: Leaves = ()
+        if self.cut is None:
+            values, end = score.read(_joined(ends))
+        else:
+            features, outputs = self.cut.observed(self.network.merge(ends[0], score.context))
+            values, end = score.quantity.read(outputs, ends[0])
+        drawn = (self.readings is not None and self.readings.draw) or _draws(graph.get_operations()[begin:])
+        return values, end, features, drawn
+
     def start(self, points, seeds, fed) -> Leaves:
         """The baseline of each explained input, by its rule or as it was fed; () where it is found otherwise."""
         network, rules = self.network, self.question.baseline
@@ -183,7 +194,7 @@ class _Build:
             for given, rule, value, leaf in zip(fed, found, points, network.explained, strict=True)
         )
 
-    def pose(self, plain, points, seeds, chunk, base: Leaves) -> tuple[Problem, boundary.Crossing | None]:
+    def pose(self, plain, points, seeds, chunk, base: Leaves, x: Leaves) -> tuple[Problem, boundary.Crossing | None]:
         """The problem, at the input or at the layer, with its baseline."""
         question, network = self.question, self.network
         rerule = functools.partial(slices.rerule, network.model())
@@ -203,7 +214,6 @@ class _Build:
             ), crossing
 
         everything = network.merge(points, plain.context)
-        x = cut.features(everything)
         asked = question.quantity if question.method.gradients else None
         behind = plain.shared and Readings(network, asked, (id(question.layer), question.channels, cut.call))
         score = dataclasses.replace(plain, outputs=cut.outputs, context=everything, shared=behind)

@@ -77,8 +77,8 @@ def untouched(model: keras.Layer) -> Iterator[None]:
         yield
 
 
-def observe(layer: keras.Layer, call: Callable[[], Any]) -> list[Any]:
-    """What `layer` returned at each of its calls while ``call()`` ran.
+def observe(layer: keras.Layer, call: Callable[[], Any]) -> tuple[list[Any], Any]:
+    """(what `layer` returned at each of its calls while ``call()`` ran, what that returned).
 
     Raises:
         ValueError: the layer was not called, or was called inside a loop or by a wrapper that calls it once a step,
@@ -104,7 +104,7 @@ def observe(layer: keras.Layer, call: Callable[[], Any]) -> list[Any]:
             f"layer {layer.name!r} is called inside a loop, once a step, so it has no single output; "
             "pass the layer that runs the loop."
         )
-    return seen
+    return seen, outputs
 
 
 def replace(layer: keras.Layer, call: Callable[[], Any], values: list[tf.Tensor], nth: int) -> Any:
