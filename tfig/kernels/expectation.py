@@ -10,8 +10,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfig.problem import Problem
+from tfig.problem import Problem, per_row
 from tfig.sizes import beyond_rows, extent
+
+TOGETHER, SMALL = 8, 8192
+"""How many rows of noise are drawn at a turn, at most, and how many numbers they may have."""
 
 Term = Callable[[Problem, tf.Tensor, tf.Tensor], Any]
 """(problem of the chunk's rows, samples [N], rows [N]) -> a nest of [N, ...]: the terms of those samples."""
@@ -134,15 +137,24 @@ def spread(leaf: tf.Tensor) -> tf.Tensor:
 def jitter(x: tf.Tensor, deviation: tf.Tensor, seed: tf.Tensor, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
     """x[row[i]] + deviation[row[i]] * e[i], e standard normal from seed[i] and sample[i] alone, [N, ...]."""
     shape = [extent(x, axis) for axis in beyond_rows(x)]
+    width = x.shape[1:].num_elements()
+    # Row by row, while the row is in the cache: a pass over all of them costs as much as drawing. Small rows several
+    # at a turn, since a turn costs as much as a thousand numbers.
+    together = max(1, min(TOGETHER, SMALL // max(width, 1))) if width is not None else 1
+    missing = -extent(seed, 0) % together
 
-    def one(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        key, index = pair
-        # Row by row, while the row is in the cache: a pass over all of them costs as much as drawing.
-        draw = tf.random.stateless_normal(shape, key, alg="philox")
-        return tf.gather(x, index) + tf.gather(deviation, index) * tf.cast(draw, x.dtype)
+    def some(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        keys, index = pair
+        draws = [tf.random.stateless_normal(shape, keys[i], alg="philox") for i in range(together)]
+        drawn = tf.cast(tf.stack(draws), x.dtype)
+        return tf.gather(x, index) + per_row(tf.gather(deviation, index), drawn) * drawn
 
-    spec = tf.TensorSpec(x.shape[1:], x.dtype)
-    return tf.ensure_shape(tf.map_fn(one, (fork(seed, sample), row), fn_output_signature=spec), [None, *x.shape[1:]])
+    keys = tf.reshape(tf.pad(fork(seed, sample), [[0, missing], [0, 0]]), [-1, together, 2])
+    index = tf.reshape(tf.pad(row, [[0, missing]]), [-1, together])
+    spec = tf.TensorSpec([together, *x.shape[1:]], x.dtype)
+    turns = tf.map_fn(some, (keys, index), fn_output_signature=spec)
+    found = tf.reshape(turns, [-1, *shape])[: extent(seed, 0)]
+    return tf.ensure_shape(found, [None, *x.shape[1:]])
 
 
 def normal(seed: tf.Tensor, sample: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
