@@ -41,13 +41,14 @@ def differentiate(score: Callable[[Leaves], tf.Tensor], x: Leaves) -> tuple[tf.T
 
 
 def gradient_at_x(problem: Problem) -> Leaves:
-    """dF(x)/dx, of what has been computed of F(x) where the whole of it has been."""
-    value = problem.ends[0]
-    score = problem.score
-    whole = isinstance(score, Score) and score.shared is None and score.scale == 1 and problem.source is None
-    if value is None or not whole or tf.executing_eagerly():
-        return value_and_gradient(score, problem.x)[1]
-    return connected(tf.gradients(value, list(problem.x)), problem.x)
+    """dF(x)/dx, of F(x) as it has been computed where that was of these x in this graph, else of the model anew."""
+    value, score = problem.ends[0], problem.score
+    here = isinstance(score, Score) and score.scale == 1 and (score.shared is None or problem.source is not None)
+    if here and value is not None and not tf.executing_eagerly():
+        found = tf.gradients(value, list(problem.x))
+        if any(gradient is not None for gradient in found):
+            return connected(found, problem.x)
+    return value_and_gradient(score, problem.x)[1]
 
 
 def finite_or(scaled: Leaves, unscaled: Callable[[], Leaves]) -> Leaves:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfig import anatomy
 from tfig.kernels.coalition import like as positions_of
 from tfig.kernels.expectation import total
-from tfig.kernels.gradient import value_and_gradient
+from tfig.kernels.gradient import gradient_at_x, value_and_gradient
 from tfig.kernels.passage import along
 from tfig.kernels.rectified import overridden
 from tfig.network import Leaves
@@ -51,8 +51,7 @@ class _Map(Method):
     @staticmethod
     def maps(problem: Problem) -> tuple[tf.Tensor, tf.Tensor]:
         """(activation A [B, ..., C], dF/dA)."""
-        _, gradients = value_and_gradient(problem.score, problem.x)
-        return _activation(problem), gradients[0]
+        return _activation(problem), gradient_at_x(problem)[0]
 
 
 def folded(problem: Problem, tokens: tf.Tensor, grid: tuple[int, int] | None) -> tf.Tensor:
