@@ -52,7 +52,8 @@ def exported(tmp_path_factory):
     made.servable.close()
 
 
-UNITS = {"trace_step_sizes": 200.0}  # the first one tried: which is too small to matter is a matter of rounding
+ROUNDING = {"trace_step_sizes": 1e-5 * 200.0}
+"""Of 200, the first step tried: which of the steps that change nothing ends the search is a matter of rounding."""
 
 
 def close(found, expected, bound):
@@ -62,7 +63,7 @@ def close(found, expected, bound):
         if value.dtype.kind == "O":
             continue  # a picture of the same map
         allowed = bound * np.nanmax(np.abs(value.astype("float64")))
-        allowed += 8 * np.finfo("float32").eps * UNITS.get(name, 1)
+        allowed += ROUNDING.get(name, 8 * np.finfo("float32").eps)
         np.testing.assert_array_equal(np.isnan(found[name]), np.isnan(value))
         assert np.nanmax(np.abs(found[name].astype("float64") - value)) <= allowed, name
 
