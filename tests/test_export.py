@@ -251,6 +251,26 @@ def test_no_forbidden_op_in_any_function(exported):
     assert not lacking
 
 
+def test_what_is_only_read_is_not_differentiated(tmp_path):
+    """A session takes functions apart before it looks for what nobody needs, so that there must be none of that."""
+    inputs = keras.Input((8, 8, 3), name="x")
+    h = L.GlobalAveragePooling2D()(L.Conv2D(4, 3, activation="relu")(L.Conv2D(4, 3)(inputs)))
+    explanations = {"ig": tfig.IntegratedGradients(4), "smooth": tfig.SmoothGrad(samples=2)}
+    folder = tfig.export(keras.Model(inputs, L.Dense(3)(h)), tmp_path / "m", explanations, warmup=False)
+    graph = audit.read(folder).graph_def
+    functions = {function.signature.name: function.node_def for function in graph.library.function}
+
+    def inside(nodes) -> int:
+        """How many gradients of convolutions are in nodes and in all that they call."""
+        count = sum(node.op == "Conv2DBackpropInput" for node in nodes)
+        called = (value.func.name for node in nodes for value in node.attr.values() if value.func.name)
+        return count + sum(inside(functions[name]) for name in called)
+
+    for name in explanations:
+        answered = audit.read(folder).signature_def[name].outputs["attributions"].name.split(":")[0]
+        assert inside([node for node in graph.node if node.name == answered]) == 2, name
+
+
 def test_the_description(exported):
     described = json.loads((exported.folder / "assets.extra/tfig.json").read_text())
     assert described["tfig"] == tfig.__version__

@@ -10,7 +10,7 @@ from conftest import exported_by_keras
 from keras import layers as L
 
 import tfig
-from tfig.program import SHARING
+from tfig.readings import SHARING
 
 
 def batch_normalised():

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 
-from tfig.program import placed
+from tfig.tracing import placed
 
 T = TypeVar("T")
 R = TypeVar("R")

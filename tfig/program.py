@@ -1,10 +1,8 @@
-"""The unit of compilation and of export: tensors -> a dict of batch-major tensors; the only tf.function and cache."""
+"""The unit of compilation and of export: tensors -> a dict of batch-major tensors."""
 
-import contextlib
-import contextvars
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -14,22 +12,16 @@ from tfig import slices
 from tfig.baselines import AtLayer, Baseline, Boundary, Dataset, Noise
 from tfig.kernels import boundary
 from tfig.kernels.expectation import fork, normal, over_references, total, uniform
-from tfig.kernels.gradient import differentiate
-from tfig.memory import Store, recalled, remembered, store
+from tfig.memory import Store, remembered, store
 from tfig.network import Cut, Leaves, Network
 from tfig.problem import Method, Problem, Source, per_row, row_sum
+from tfig.readings import SHARING, Readings, draws, key
 from tfig.score import NOT_FINITE, OK, TARGET_OUT_OF_RANGE, Quantity, Score, margin, resolve
 from tfig.sizes import beyond_rows, extent
+from tfig.tracing import traced
 
 GRADIENT_SCALE = 2.0**8
 """What gradients are multiplied by inside a float16 model, whose smallest number is 6e-8 and largest 65504."""
-
-RANDOM = ("Random", "StatelessRandom", "Multinomial", "Truncated", "ParameterizedTruncated")
-"""How the names of operations begin that draw."""
-
-SHARING = tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 21)
-"""Whether programs share traces of the model. Older versions optimise what is inside a function apart from what calls
-it, in a session otherwise than in process, so that served answers would differ from local ones in their last bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +172,7 @@ class _Build:
         else:
             features, outputs = self.cut.observed(self.network.merge(ends[0], score.context))
             values, end = score.quantity.read(outputs, ends[0])
-        drawn = (self.readings is not None and self.readings.draw) or _draws(graph.get_operations()[begin:])
+        drawn = (self.readings is not None and self.readings.draw) or draws(graph.get_operations()[begin:])
         return values, end, features, drawn
 
     def start(self, points, seeds, fed) -> Leaves:
@@ -268,113 +260,6 @@ class _Build:
         return over_references(problem, like, lambda p: p.score(p.baseline))
 
 
-What = Callable[[Score, Leaves], tuple[Any, str]]
-"""(a score, points) -> (tensors, how the model's outputs end)."""
-
-
-class Readings:
-    """What is read of a model, traced once for all its programs, which call it; its gradient, too, is built once.
-
-    Attributes:
-        differentiated: the quantity whose gradient is asked for too: one trace is of both, and what a call of it does
-            not need is not computed.
-        place: behind which call of a layer, () for the whole model.
-        draw: whether the model drew random numbers in what was read.
-    """
-
-    def __init__(self, network: Network, differentiated: Quantity | None, place: tuple = ()):
-        self.network, self.differentiated, self.place, self.draw = network, differentiated, place, False
-
-    def read(self, score: Score, points: Leaves) -> tuple[Any, str]:
-        """(what is read off the outputs at `points`, how these end)."""
-        asked = score.quantity == self.differentiated and score.quantity.function is None
-        both = self._of(_differentiate, score, points, new=asked)
-        if both is not None:
-            nothing = tf.zeros([extent(points[0], 0), both.run.outputs[0].shape[-1] or 1], score.dtype)
-            return both.run(*points, *score.context, nothing)[0], both.end
-        reading = self._of(_read, dataclasses.replace(score, quantity=score.quantity.held), points)
-        return reading.run(*points, *score.context), reading.end
-
-    def differentiate(self, score: Score, points: Leaves) -> tuple[tf.Tensor, Leaves]:
-        """(F, its gradient with respect to each leaf), so that a program has nothing of the model to differentiate."""
-        reading = self._of(_differentiate, score, points)
-        score.require(reading.end)
-        _, value, *gradients = reading.run(*points, *score.context, score.weights)
-        return value, tuple(gradients)
-
-    def _of(self, what: What, score: Score, points: Leaves, new: bool = True) -> Any:
-        """The trace of `what`; where it is not to be a new one and there is none, None."""
-        specs = tuple(tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype) for leaf in (*points, *score.context))
-        if what is _differentiate:
-            specs += (tf.TensorSpec([None, None], score.dtype),)
-
-        def question() -> tuple:
-            return *self.place, what, score.quantity, score.scale, len(points), specs, *_key(self.network)
-
-        model, reading = self.network.model(), None
-        with tf.init_scope():  # apart from the program that asks first
-            if new:
-                reading = remembered(_readings, model, question, lambda: _Reading(what, score, len(points), specs))
-            else:
-                reading = recalled(_readings, model, question)
-        self.draw |= reading is not None and reading.draws
-        return reading
-
-
-class _Reading:
-    """What is made of a score at points, as a function of these, of what is held and of the outputs' weights.
-
-    Attributes:
-        run: the function.
-        end: how the model's outputs end.
-        draws: whether the model draws.
-    """
-
-    def __init__(self, what: What, score: Score, explained: int, specs: tuple[tf.TensorSpec, ...]):
-        self.end, last = "", explained + len(score.context)
-        bare = dataclasses.replace(score, context=(), weights=None, aside=(), shared=None)  # which holds no tensors
-
-        def body(*leaves: tf.Tensor) -> Any:
-            weights = leaves[last] if len(leaves) > last else None
-            found, self.end = what(
-                dataclasses.replace(bare, context=leaves[explained:last], weights=weights), leaves[:explained]
-            )
-            return found
-
-        self.run = traced(body, specs)
-        self.draws = _draws(self.run.graph.get_operations())
-
-
-def _read(score: Score, points: Leaves) -> tuple[Any, str]:
-    return score.read(points)
-
-
-def _differentiate(score: Score, points: Leaves) -> tuple[Leaves, str]:
-    kept = _Kept()
-    value, gradients = differentiate(dataclasses.replace(score, shared=kept), points)
-    values, end = kept.found[0]
-    return (values, value, *gradients), end
-
-
-class _Kept:
-    """What was read while a score was differentiated, whatever it ends with: who calls the trace will ask."""
-
-    def __init__(self):
-        self.found: list[tuple[tf.Tensor, str]] = []
-
-    def read(self, score: Score, points: Leaves) -> tuple[Any, str]:
-        """As `Score.read`."""
-        self.found.append(dataclasses.replace(score, shared=None).read(points))
-        return self.found[-1][0], score.end
-
-    def differentiate(self, score: Score, points: Leaves) -> None:
-        """Nothing is known of the gradient."""
-
-
-def _draws(operations: Sequence[tf.Operation]) -> bool:
-    return any(op.type.startswith(RANDOM) for op in operations)
-
-
 def _repeated(score: Score, rows: tf.Tensor, times: int) -> Score:
     """The score of all its rows several times over."""
     return score if times == 1 else score.take(tf.tile(tf.range(rows), [times]))
@@ -438,49 +323,14 @@ def _is_cut(problem: Problem) -> bool:
     return all(gradient is None for gradient in tape.gradient(value, source.x))
 
 
-_place: contextvars.ContextVar[str | None] = contextvars.ContextVar("place", default=None)
-
-
-@contextlib.contextmanager
-def placed(device: str | None, strategy: tf.distribute.Strategy | None = None) -> Iterator[None]:
-    """Programs made here are traced for a device and run on it, and read the copies of variables that a strategy keeps
-    there."""
-    before = _place.set(device)
-    try:
-        with contextlib.nullcontext() if strategy is None else strategy.scope(), tf.device(device):
-            yield
-    finally:
-        _place.reset(before)
-
-
-def traced(body: Callable[..., Any], signature: Sequence[Any]) -> Any:
-    """A function of tensors, traced once, while nobody else replaces layers."""
-    device = _place.get()
-
-    def there(*arguments: Any) -> Any:
-        with tf.device(device):
-            return body(*arguments)
-
-    with slices.LOCK:
-        made = tf.function(there if device else body, input_signature=signature, autograph=False)
-        return made.get_concrete_function()
-
-
 _programs: Store[Program] = store()
-_readings: Store[_Reading] = store()
 
 
 def program(model: Any, structure: Any, question: Question) -> Program:
     """The compiled program of a question to a model, from the cache if it has been asked before."""
     network = Network(model, structure)
 
-    def key() -> tuple:
-        return *question.key, *_key(network)
+    def asked() -> tuple:
+        return *question.key, *key(network)
 
-    return remembered(_programs, model, key, lambda: Program(network, question))
-
-
-def _key(network: Network) -> tuple:
-    """A network by value: its inputs, and which function of an object it is."""
-    named = str(tf.nest.map_structure(lambda leaf: leaf.name, network.structure))
-    return tuple(network.leaves), named, getattr(network.model(), "__func__", None), _place.get()
+    return remembered(_programs, model, asked, lambda: Program(network, question))

@@ -16,8 +16,8 @@ from tfig.entry import Leaf
 from tfig.graph import ancestors, depending
 from tfig.memory import Store, remembered, store
 from tfig.network import Network
-from tfig.program import traced
 from tfig.score import Quantity, apply
+from tfig.tracing import traced
 
 WHOLE = Quantity()
 """All outputs of a model."""
