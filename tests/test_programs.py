@@ -184,10 +184,12 @@ def test_a_model_is_traced_once_for_all_that_reads_it(monkeypatch):
         tfig.explain(model, x, tfig.GradientXInput(), target=lambda y, i=method: y[:, 0] * i)
     gc.collect()
     assert gone() is None
-    # Where something of the model is replaced it is traced anew, and what is behind a layer once.
-    traced = len(calls)
-    tfig.explain(model, x, "lrp")
-    assert len(calls) > traced
+    # Relevance goes back along F(x) as the program has it, differences along F(x) and F(x'): nothing is called beside.
+    for method, ends in (("lrp", 1), ("deeplift", 2)):
+        traced = len(calls)
+        tfig.explain(model, x, method)
+        assert len(calls) - traced == ends, method
+    # What is behind a layer is traced once.
     tfig.explain(model, x, "grad_cam", layer="conv")
     traced = len(calls)
     tfig.explain(model, x, tfig.IntegratedGradients(4), layer="conv")

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -85,6 +85,7 @@ class Problem:
         dtype: of scores, and of maps over what is no float.
         padded: numbers of the leaves in which 0 is padding, which stays as it is.
         ends: F at x and at the baseline, [B] each, as far as they have been computed.
+        ways: how what is read there came from them, as far as it has been followed (`tfig.kernels.passage.way`).
         rerule: handler -> a context in which the model's layers are called through it (see `tfig.slices.rerule`).
     """
 
@@ -100,6 +101,7 @@ class Problem:
     dtype: tf.DType = tf.float32
     padded: tuple[int, ...] = ()
     ends: tuple[tf.Tensor | None, tf.Tensor | None] = (None, None)
+    ways: tuple[Any, Any] = (None, None)
 
     @property
     def at_x(self) -> tf.Tensor:
@@ -138,6 +140,7 @@ class Problem:
             sides=_take(self.sides, rows),
             source=self.source.take(rows) if self.source else None,
             ends=(_rows(self.ends[0], rows), _rows(self.ends[1], rows)),
+            ways=(None, None),
         )
 
     def at_reference(self, which: tf.Tensor) -> "Problem":
@@ -150,9 +153,11 @@ class Problem:
 
     def replace(self, **fields) -> "Problem":
         """The same problem with other fields."""
-        at_x, at_baseline = (None if "score" in fields else end for end in self.ends)
-        ends = (None if "x" in fields else at_x, None if "baseline" in fields else at_baseline)
-        return dataclasses.replace(self, **{"ends": ends, **fields})
+        for name in ("ends", "ways"):
+            at_x, at_baseline = (None if "score" in fields else one for one in getattr(self, name))
+            known = (None if "x" in fields else at_x, None if "baseline" in fields else at_baseline)
+            fields.setdefault(name, known)
+        return dataclasses.replace(self, **fields)
 
 
 def per_row(values: tf.Tensor, leaf: tf.Tensor) -> tf.Tensor:
@@ -190,6 +195,7 @@ class Method(abc.ABC):
         takes_references: whether it averages over a data set of baselines.
         needs_layer: whether it is defined only at a layer.
         picks_layer: whether, given none, it takes the last feature map with spatial axes.
+        follows: whether it follows how F came from x, and from the baseline where it has one, operation by operation.
         stepwise: whether loops over time are unrolled for it, so that a program is for one number of steps.
         of_input: whether, posed at a layer, it attributes to the input all the same.
         switches: whether x is only ever put together of parts of itself and of baselines, so that integers, strings and
@@ -213,6 +219,7 @@ class Method(abc.ABC):
     takes_references: ClassVar[bool] = False
     needs_layer: ClassVar[bool] = False
     picks_layer: ClassVar[bool] = False
+    follows: ClassVar[bool] = False
     stepwise: ClassVar[bool] = False
     of_input: ClassVar[bool] = False
     switches: ClassVar[bool] = False

@@ -12,12 +12,13 @@ from tfig import slices
 from tfig.baselines import AtLayer, Baseline, Boundary, Dataset, Noise
 from tfig.kernels import boundary
 from tfig.kernels.expectation import fork, normal, over_references, total, uniform
+from tfig.kernels.passage import way
 from tfig.memory import Store, remembered, store
 from tfig.network import Cut, Leaves, Network
 from tfig.problem import Method, Problem, Source, per_row, row_sum
 from tfig.readings import SHARING, Readings, draws, key
 from tfig.score import NOT_FINITE, OK, TARGET_OUT_OF_RANGE, Quantity, Score, margin, resolve
-from tfig.sizes import beyond_rows, extent
+from tfig.sizes import Size, beyond_rows, extent
 from tfig.tracing import traced
 
 GRADIENT_SCALE = 2.0**8
@@ -90,10 +91,10 @@ class _Build:
         self.network, self.question, method = network, question, question.method
         where = question.layer, question.channels, question.call
         self.cut = None if where[0] is None else Cut(network, where[0], *where[1:])
-        # One gradient at x itself is taken of the F(x) that is known: shared, the model would be evaluated once more.
-        once = method.gradients == "x" and self.cut is None and question.quantity.function is None
+        # A gradient at x, or the way back, is taken of F(x) as it is known: shared, the model would be called again.
+        once = method.follows or (method.gradients == "x" and question.quantity.function is None)
         asked = question.quantity if self.cut is None and method.gradients else None
-        self.readings = Readings(network, asked) if SHARING and not once else None
+        self.readings = None if not SHARING or (once and self.cut is None) else Readings(network, asked)
         self.units: int | None = None
         given = question.baseline.rule if isinstance(question.baseline, AtLayer) else question.baseline
         arrays = given if isinstance(given, Dataset) else question.tokens
@@ -118,7 +119,7 @@ class _Build:
         # Both ends of a path in one pass: a program holds one copy of the model less.
         ends = (points, start) if start and self.cut is None and method.default_baseline else (points,)
         rows = extent(seed, 0)
-        values, end, features, drawn = self.read(_repeated(plain, rows, len(ends)), ends)
+        values, end, features, ways, drawn = self.read(plain, ends, rows)
         valid, weights = tf.ones_like(finite), None
         if self.question.quantity.function is None:
             self.units = values.shape[-1]
@@ -133,7 +134,9 @@ class _Build:
         if base is None and method.default_baseline is not None:
             base = self.baseline_score(plain, problem, points, score)
         of_problem = not problem.references and not (method.needs_layer and problem.source is not None)
-        attributions, trace = method.attribute(problem.replace(sides=sides, ends=(score, base if of_problem else None)))
+        attributions, trace = method.attribute(
+            problem.replace(sides=sides, ends=(score, base if of_problem else None), ways=ways)
+        )
         attributions = tuple(
             tf.where(points[i] == 0, tf.zeros([], leaf.dtype), leaf) if i in problem.padded else leaf
             for i, leaf in enumerate(attributions)
@@ -162,18 +165,24 @@ class _Build:
         maps = tuple(shown(leaf, explained) for leaf in whose.outer(attributions))
         return {**result, "attributions": maps, "status": tf.cast(status, tf.int32), "trace": trace}
 
-    def read(self, score: Score, ends: tuple[Leaves, ...]) -> tuple[Any, str, Leaves, bool]:
-        """(what is read at the ends, how the outputs end, the layer's outputs, whether the model drew)."""
+    def read(self, score: Score, ends: tuple[Leaves, ...], rows: Size) -> tuple[Any, str, Leaves, Any, bool]:
+        """(what is read at the ends, how the outputs end, the layer's outputs, the ways to there, whether it drew)."""
         graph = tf.compat.v1.get_default_graph()
         begin = len(graph.get_operations())
         features: Leaves = ()
-        if self.cut is None:
-            values, end = score.read(_joined(ends))
+        ways: tuple[Any, ...] = ()
+        if self.cut is None and self.question.method.follows and score.scale == 1:
+            rerule = functools.partial(slices.rerule, self.network.model())
+            ways = tuple(way(rerule, score, leaves) for leaves in ends)
+            (values, *others), (end, *_) = zip(*(found for found, _ in ways), strict=True)
+            values = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), values, *others) if others else values
+        elif self.cut is None:
+            values, end = _repeated(score, rows, len(ends)).read(_joined(ends))
         else:
             features, outputs = self.cut.observed(self.network.merge(ends[0], score.context))
             values, end = score.quantity.read(outputs, ends[0])
         drawn = (self.readings is not None and self.readings.draw) or draws(graph.get_operations()[begin:])
-        return values, end, features, drawn
+        return values, end, features, (*ways, None, None)[:2], drawn
 
     def start(self, points, seeds, fed) -> Leaves:
         """The baseline of each explained input, by its rule or as it was fed; () where it is found otherwise."""

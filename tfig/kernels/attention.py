@@ -25,7 +25,7 @@ def among(problem: Problem, name: str) -> tuple[list[tf.Tensor], list[tf.Tensor]
     score = problem.score.unscaled() if isinstance(problem.score, Score) else problem.score
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(problem.x)
-        value, passage = along(problem, problem.x, lambda: score(problem.x))
+        value, passage = along(problem.rerule, problem.x, lambda: score(problem.x))
     found = attending(passage)
     if not found:
         raise ValueError(f"{name} reads attention, and behind these tokens the model has none; use another method.")

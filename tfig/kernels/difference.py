@@ -7,14 +7,14 @@ and behind it.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
 from tfig import anatomy
 from tfig.anatomy import fit, pull, wide
 from tfig.kernels.gradient import connected
-from tfig.kernels.passage import Given, NoRule, Passage, along, back, ended
+from tfig.kernels.passage import Given, NoRule, Passage, back, ended, further, way
 from tfig.network import Leaves
 from tfig.problem import Problem
 from tfig.score import Score
@@ -207,11 +207,14 @@ def contributions(problem: Problem, rule: type[Differences], name: str) -> Leave
         raise ValueError(f"{name} explains a score of a model, and this is none.")
     score = score.unscaled()
 
-    def called(leaves: Leaves) -> tuple[tuple[tf.Tensor, tf.Tensor], Passage]:
-        points = tuple(map(tf.identity, leaves))
-        return along(problem, points, lambda: _valued(score, points))
+    def scored(known: tuple[Any, Passage] | None, leaves: Leaves) -> tuple[tf.Tensor, Any, Passage]:
+        (values, end), passage = known or way(problem.rerule, score, leaves)
+        score.require(end)
+        value, whole = further(passage, lambda: score.of(values))
+        return value, values, whole
 
-    ((value, values), here), (_, there) = called(problem.x), called(problem.baseline)
+    value, values, here = scored(problem.ways[0], problem.x)
+    there = scored(problem.ways[1], problem.baseline)[2]
     if [op.type for op in here.operations] != [op.type for op in there.operations]:
         raise ValueError(
             f"{name} needs a model that computes the same at x and at its baseline, and this one does not."
@@ -231,8 +234,3 @@ def contributions(problem: Problem, rule: type[Differences], name: str) -> Leave
         terms = [a * b for a, b in zip(m, parts, strict=False) if a is not None]
         products.append(tf.cast(tf.add_n(terms), x.dtype) if terms else tf.zeros_like(x))
     return tuple(products)
-
-
-def _valued(score: Score, points: Leaves) -> tuple[tf.Tensor, tf.Tensor]:
-    values = score.values(points)
-    return score.of(values), values

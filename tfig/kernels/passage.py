@@ -6,6 +6,7 @@ The model is called once, and nothing of it replaced: what was traced is read ba
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -13,10 +14,12 @@ import tensorflow as tf
 from tfig import anatomy, slices
 from tfig.graph import depending
 from tfig.network import Leaves
-from tfig.problem import Problem
+from tfig.score import Score
 
 REACH = 12
 """How many steps a function of each element is followed."""
+
+Around = Callable[[slices.Handler], AbstractContextManager]
 
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
@@ -143,8 +146,8 @@ def _bias(op: tf.Operation, passage: Passage) -> bool:
     return any(one.name not in passage.varying and one.shape.rank != 0 for one in op.inputs)
 
 
-def along(problem: Problem, points: Leaves, compute: Callable[[], Any]) -> tuple[Any, Passage]:
-    """(what `compute` gives, how it came from `points`)."""
+def along(rerule: Around, points: Leaves, compute: Callable[[], Any]) -> tuple[Any, Passage]:
+    """(what `compute` gives, how it came from `points`); `rerule` has the calls of layers go through a handler."""
     graph = tf.compat.v1.get_default_graph()
     owner: dict[str, Call] = {}
     begin = len(graph.get_operations())
@@ -157,12 +160,28 @@ def along(problem: Problem, points: Leaves, compute: Callable[[], Any]) -> tuple
             owner.setdefault(op.name, mine)
         return output
 
-    with problem.rerule(record):
+    with rerule(record):
         result = compute()
     operations: list[Any] = []
     for op in depending(graph.get_operations()[begin:], points):
         operations += _opened(op, owner)
     return result, Passage(points, depending(operations, points), owner)
+
+
+def way(rerule: Around, score: Score, x: Leaves) -> tuple[Any, Passage]:
+    """((what is read off the outputs at x, how these end), how that came from x)."""
+    points = tuple(map(tf.identity, x))
+    return along(rerule, points, lambda: score.read(points))
+
+
+def further(passage: Passage, compute: Callable[[], Any]) -> tuple[Any, Passage]:
+    """(what `compute` gives of what is on a passage, the passage to there)."""
+    graph = tf.compat.v1.get_default_graph()
+    begin = len(graph.get_operations())
+    result = compute()
+    before = [*passage.points, *(out for op in passage.operations for out in op.outputs)]
+    more = depending(graph.get_operations()[begin:], before)
+    return result, Passage(passage.points, [*passage.operations, *more], passage.owner)
 
 
 class Answer:

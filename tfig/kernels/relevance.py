@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfig import anatomy
 from tfig.anatomy import wide
 from tfig.kernels.gradient import connected
-from tfig.kernels.passage import Given, NoRule, along, back, ended
+from tfig.kernels.passage import Given, NoRule, back, ended, way
 from tfig.kernels.plan import Chain, Plan
 from tfig.network import Leaves
 from tfig.problem import Problem, row_sum
@@ -193,8 +193,7 @@ def relevance(problem: Problem, composite: Composite, name: str, start: Any) -> 
     score = problem.score
     if not isinstance(score, Score):
         raise ValueError(f"{name} explains a score of a model, and this is none.")
-    points = tuple(map(tf.identity, problem.x))
-    nest, passage = along(problem, points, lambda: score.quantity.read(score.outputs(points, score.context), points)[0])
+    (nest, _), passage = problem.ways[0] or way(problem.rerule, score, problem.x)
     values = tf.nest.flatten(nest)
     held = [tf.stop_gradient(value) for value in values]
     slopes = gradients(score, tf.nest.pack_sequence_as(nest, held))

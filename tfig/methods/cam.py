@@ -116,7 +116,7 @@ class CAM(_Map):
         """The map."""
         activation = _activation(problem)
         score = problem.score.logits if isinstance(problem.score, Score) else problem.score
-        (_, gradients), passage = along(problem, problem.x, lambda: value_and_gradient(score, problem.x))
+        (_, gradients), passage = along(problem.rerule, problem.x, lambda: value_and_gradient(score, problem.x))
         calls = [passage.owner.get(op.name) for op in passage.operations if op.type not in anatomy.MOVING]
         after = [call.part for call in dict.fromkeys(calls) if call is not None]
         kinds = [type(part).__name__ for part in after]

@@ -62,7 +62,7 @@ class LRP(Method):
 
     cost = "1 pass, and 1 way back with several products a layer"
     name = "lrp"
-    stepwise = True
+    follows = stepwise = True
     principles = "23"
     reference = (
         "Bach et al., On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance "
@@ -147,7 +147,7 @@ class DeepTaylor(Method):
 
     cost = "1 pass, and 1 way back with several products a layer"
     name = "deep_taylor"
-    stepwise = True
+    follows = stepwise = True
     principles = "13"
     reference = "Montavon et al., Explaining nonlinear classification decisions with deep Taylor decomposition, 2017"
     needs = "a Keras model of operations that have rules"
@@ -190,7 +190,7 @@ class DeepLIFT(Method):
 
     cost = "2 passes, and 1 way back"
     name = "deeplift"
-    stepwise = True
+    follows = stepwise = True
     principles = "123"
     reference = (
         "Shrikumar, Greenside & Kundaje, Learning Important Features Through Propagating Activation Differences, 2017, "
