@@ -154,3 +154,22 @@ def test_every_family_of_methods_is_served(tmp_path):
         assert raw["heatmap"].shape == (3, 8, 8) and (raw["status"] == 0).all()
     tf.saved_model.load(str(loaded.folder))  # the overridden gradients do not stand in the way
     loaded.close()
+
+
+def test_a_scale_behind_a_relu_is_multiplied_in_the_same_order(tmp_path):
+    """A session once took DeepLIFT's chain of products, of which one broadcasts, in another order."""
+    keras.utils.set_random_seed(0)
+    random = np.random.default_rng(0)
+    model = keras.Sequential([
+        keras.Input((8, 8, 1), name="x"), L.Conv2D(4, 3, activation="relu"), L.BatchNormalization(), L.Flatten(),
+        L.Dense(4, activation="softmax"),
+    ])  # fmt: skip
+    for w in model.layers[1].weights:
+        w.assign(random.uniform(0.5, 1.5, w.shape))
+    x = random.random((3, 8, 8, 1)).astype("float32")
+    explainer = tfig.Explainer(model, "deeplift", baseline=0.3)
+    loaded = Loaded(tfig.export(model, tmp_path / "m", {"deeplift": explainer}, warmup=False))
+    expected = explainer(x).attributions
+    rounding = 0 if SHARING else 2e-6 * np.abs(expected).max()
+    np.testing.assert_allclose(loaded.run("deeplift", x=x)["attributions"], expected, rtol=0, atol=rounding)
+    loaded.close()

@@ -64,7 +64,8 @@ class Differences:
         what = self.here.kind(op, free)
         if what == "function":
             source = self.here.source(op, free)
-            yield source, fit(above[0] * self._secant(op, source), source)
+            # No plain product: a chain of these, where one broadcasts, a session multiplies in another order.
+            yield source, fit(tf.math.multiply_no_nan(above[0], self._secant(op, source)), source)
             return
         if op.type in ("SelectV2", "Select") and op.inputs[0].name in self.here.varying:
             both = self._selected(op, above[0])
