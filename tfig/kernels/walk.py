@@ -40,54 +40,49 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
         )
 
     end, start = flat(problem.x), flat(problem.baseline)
-    length = tf.reduce_sum(tf.abs(end - start), 1)
+    way = end - start
+    lengths = tf.abs(way)
+    length = tf.reduce_sum(lengths, 1)
     near = 1e-9 * length
     place = tf.cast(fraction * tf.cast(tf.shape(end)[1] - 1, tf.float64), tf.int32)
 
-    def along(alpha: tf.Tensor) -> tf.Tensor:
-        """The straight line; x itself at its end, where rounding would leave a hair."""
-        return tf.where(alpha < 1, start + alpha * (end - start), end)
-
-    def step(i, x, found):
-        _, leaves = value_and_gradient(problem.score, shaped(x))
+    def step(i, gone, found):
+        """One gradient; `gone` is the share of its own way that each coordinate has gone."""
+        # x itself at its end, where rounding would leave a hair.
+        _, leaves = value_and_gradient(problem.score, shaped(tf.where(gone < 1, start + gone * way, end)))
+        gradient = flat(leaves)
         slopes = tf.abs(joined(leaves))
         slopes = slopes if slopes.dtype.size > 4 else tf.cast(slopes, tf.float32)
-        gradient = flat(leaves)
-        last = i == steps
-        # What rounding of the lengths may leave to go, by the gradient there.
-        found += tf.where(last, (end - x) * gradient, 0.0)
-        alpha = tf.cast(i + 1, x.dtype) / steps
-        low, high = along(tf.maximum(alpha - distance, 0.0)), along(tf.minimum(alpha + distance, 1.0))
-        target = length * (1 - alpha)
+        slopes = tf.where(lengths > 0, slopes, tf.constant(np.inf, slopes.dtype))
+        alpha = tf.cast(i + 1, gone.dtype) / steps
+        low, high = tf.maximum(alpha - distance, 0.0), tf.minimum(alpha + distance, 1.0)
 
-        def behind(one):
-            """Coordinates that are less far than the lowest allowed; those that have no way to go never are."""
-            return tf.abs(end - one) > tf.abs(end - low)
-
-        def move(going, one, found):
-            caught = tf.where(behind(one) & going[:, tf.newaxis], low, one)
-            missing = tf.reduce_sum(tf.abs(end - caught), 1) - target
+        def move(going, one):
+            caught = tf.maximum(one, tf.where(going, low, 0.0)[:, tf.newaxis])
+            missing = alpha * length - tf.reduce_sum(caught * lengths, 1)
             there = going & (missing <= near)
-            open_ = tf.not_equal(high, caught)
-            size = tf.where(open_, slopes, tf.constant(np.inf, slopes.dtype))
-            limit = nth_smallest(size, place)[:, tf.newaxis]
             # Coordinates at their bound rank last; where even the limit is one of them, all that are open move.
-            chosen = open_ & (size <= limit)
-            reach = tf.reduce_sum(tf.where(chosen, tf.abs(high - caught), 0.0), 1)
+            size = tf.where(caught < high, slopes, tf.constant(np.inf, slopes.dtype))
+            limit = tf.minimum(nth_smallest(size, place), slopes.dtype.max)
+            chosen = size <= limit[:, tf.newaxis]
+            left = high - caught
+            reach = tf.reduce_sum(tf.where(chosen, left * lengths, 0.0), 1)
             gamma = tf.where(reach > 0, missing / tf.where(reach > 0, reach, 1.0), INFINITE)
             share = gamma[:, tf.newaxis]
             # Exactly at its bound, or it would stay open and count among the smallest gradients.
-            reached = tf.where(share < 1, caught + tf.maximum(share, 0.0) * (high - caught), high)
+            reached = tf.where(share < 1, caught + tf.maximum(share, 0.0) * left, high)
             moved = tf.where(chosen & (going & ~there)[:, tf.newaxis], reached, caught)
-            found += tf.where(going[:, tf.newaxis], (moved - one) * gradient, 0.0)
-            stuck = tf.reduce_sum(tf.cast(chosen, tf.int32), 1) == 0
-            return going & ~there & (gamma > 1) & ~stuck, moved, found
+            stuck = ~tf.reduce_any(chosen, 1)
+            return going & ~there & (gamma > 1) & ~stuck, moved
 
-        state = (tf.fill(tf.shape(length), ~last), x, found)
-        _, x, found = tf.while_loop(lambda going, *_: tf.reduce_any(going), move, state, parallel_iterations=1)
-        return i + 1, x, found
+        last = i == steps
+        state = (tf.fill(tf.shape(length), ~last), gone)
+        moved = tf.while_loop(lambda going, _: tf.reduce_any(going), move, state, parallel_iterations=1)[1]
+        # At last, by the gradient there, what rounding of the lengths may have left to go.
+        moved = tf.where(last, tf.ones_like(moved), moved)
+        return i + 1, moved, found + (moved - gone) * way * gradient
 
-    state = (tf.constant(0), start, tf.zeros_like(start))
+    state = (tf.constant(0), tf.zeros_like(start), tf.zeros_like(start))
     _, _, found = tf.while_loop(lambda i, *_: i <= steps, step, state, parallel_iterations=1)
     return shaped(found)
 
