@@ -105,7 +105,10 @@ def main(names: list[str]) -> None:
         print(
             f"    {len(known)} methods in one process {whole / series['raw']:5.2f}, {whole / single:.2f} of them alone:"
         )
-        print("        " + ", ".join(f"{method} {series[method] / alone[method]:.2f}" for method in known), flush=True)
+        print("        " + ", ".join(f"{method} {series[method] / alone[method]:.2f}" for method in known))
+        first, *others = known
+        shares = ", ".join(f"{method} {series[method] / series[first]:.2f}" for method in others)
+        print(f"        those after {first}, over it: {shares}", flush=True)
 
 
 if __name__ == "__main__":
