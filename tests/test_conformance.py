@@ -293,3 +293,47 @@ def test_one_trace_and_no_memory_of_a_model_that_is_gone(method):
     del model, explainer
     gc.collect()
     assert gone() is None and weights() is None
+
+
+def test_one_number_a_row_is_a_row_of_one():
+    """`keras.Input(())` is explained, and measured, as `keras.Input((1,))` is."""
+    keras.utils.set_random_seed(0)
+    random, hidden, last = np.random.default_rng(0), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(3)
+    rest, number = random.normal(size=(3, 5)).astype("float32"), random.normal(size=3).astype("float32")
+
+    def model(shape):
+        inputs = {"number": keras.Input(shape, name="number"), "rest": keras.Input((5,), name="rest")}
+        column = keras.layers.Reshape((1,))(inputs["number"]) if shape else inputs["number"][:, None]
+        return keras.Model(inputs, last(hidden(keras.layers.Concatenate()([column, inputs["rest"]]))))
+
+    single, row = model(()), model((1,))
+    for name in (
+        "gradient",
+        "integrated_gradients",
+        "occlusion",
+        "rise",
+        "qii",
+        "igos",
+        "guided_ig",
+        "deeplift",
+        "cam",
+    ):
+        method, found = METHODS[name], []
+        for asked, x in ((single, {"number": number, "rest": rest}), (row, {"number": number[:, None], "rest": rest})):
+            baseline = tfig.baselines.Dataset(x) if method.default_baseline == "dataset" else None
+            try:
+                found.append(tfig.explain(asked, x, method, target=1, baseline=baseline))
+            except ValueError as error:
+                found.append(str(error))
+        if isinstance(found[1], str):  # what needs layers, positions or tokens
+            assert isinstance(found[0], str), name
+            continue
+        e, expected = found
+        assert e.attributions["number"].shape == (3,), name
+        for key, map_ in expected.attributions.items():
+            np.testing.assert_allclose(e.attributions[key].reshape(map_.shape), map_, atol=1e-6, err_msg=name)
+        if name in ("gradient", "occlusion", "integrated_gradients"):
+            for metric in (tfig.metrics.sensitivity_n, tfig.metrics.infidelity, tfig.metrics.max_sensitivity):
+                np.testing.assert_allclose(metric(e), metric(expected), rtol=1e-4, atol=1e-6)
+            curves = (tfig.metrics.deletion(one) for one in found)
+            np.testing.assert_allclose(*(curve.scores for curve in curves), atol=1e-6)

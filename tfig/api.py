@@ -17,7 +17,6 @@ from tfig import arguments, baselines, entry, slices
 from tfig.catalogue import method_named
 from tfig.devices import first, named, spread
 from tfig.explanation import Explanation
-from tfig.layout import moved
 from tfig.methods.checks import whole
 from tfig.network import Network
 from tfig.problem import Method
@@ -231,7 +230,7 @@ class Explainer:
     def _sides(self, posed: "Posed", leaves: list[np.ndarray]) -> list[np.ndarray]:
         """What the method computes of rows in Python."""
         pairs = zip(leaves, posed.leaves, strict=True)
-        return self.method.sides([moved(value, leaf.channels) for value, leaf in pairs if leaf.explained])
+        return self.method.sides([leaf.inner_of(value) for value, leaf in pairs if leaf.explained])
 
     @property
     def _called(self) -> Any:

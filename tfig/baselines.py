@@ -294,7 +294,10 @@ def named(baseline: Any) -> Any:
         return baseline
     if baseline not in NAMES:
         close = difflib.get_close_matches(baseline, NAMES, 3) or list(NAMES)
-        raise ValueError(f"no baseline is named {baseline!r}; did you mean {' or '.join(map(repr, close))}?")
+        raise ValueError(
+            f"no baseline is named {baseline!r}; did you mean {' or '.join(map(repr, close))}? A string to put in "
+            "place of others is passed as an array, [B or 1, ...]."
+        )
     return NAMES[baseline]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfig import slices
+from tfig.layout import moved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +59,21 @@ class Leaf:
 
     @property
     def inner(self) -> "Leaf":
-        """The leaf as methods see it, channels last."""
+        """The leaf as methods see it: channels last, and one number a row as a row of one."""
+        if len(self.shape) == 1:
+            return dataclasses.replace(self, shape=(*self.shape, 1))
         if self.channels == -1:
             return self
         return dataclasses.replace(self, shape=(self.shape[0], *self.shape[2:], self.shape[1]), channels=-1)
+
+    def inner_of(self, value: Any) -> Any:
+        """A tensor or array of it as methods see it."""
+        return value[:, np.newaxis] if len(value.shape) == 1 else moved(value, self.channels)
+
+    def outer_of(self, value: Any) -> Any:
+        """The same as the user has it."""
+        single = len(self.shape) == 1 and len(value.shape) == 2
+        return value[:, 0] if single else moved(value, self.channels, back=True)
 
     def shaped(self, shape: Sequence[int]) -> "Leaf":
         """The leaf of this very shape, whatever the number of rows."""

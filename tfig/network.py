@@ -49,7 +49,7 @@ class Network:
         if model is None:
             raise ReferenceError("the model of this program is gone; keep a reference to it while explaining.")
         cast = [
-            tf.cast(moved(value, leaf.channels, back=True), leaf.dtype) if leaf.explained else value
+            tf.cast(leaf.outer_of(value), leaf.dtype) if leaf.explained else value
             for value, leaf in zip(x, self.leaves, strict=True)
         ]
         inputs = tf.nest.pack_sequence_as(self.structure, cast)
@@ -74,12 +74,12 @@ class Network:
         return tuple(next(explained) if leaf.explained else next(held) for leaf in self.leaves)
 
     def inner(self, x: Sequence[Any]) -> tuple[Any, ...]:
-        """Explained leaves as the user gives them, with channels last."""
-        return tuple(moved(value, leaf.channels) for value, leaf in zip(x, self.explained, strict=bool(x)))
+        """Explained leaves as the user gives them, as methods see them."""
+        return tuple(leaf.inner_of(value) for value, leaf in zip(x, self.explained, strict=bool(x)))
 
     def outer(self, x: Leaves) -> Leaves:
-        """Explained leaves with channels last, as the user gives them."""
-        return tuple(moved(value, leaf.channels, back=True) for value, leaf in zip(x, self.explained, strict=bool(x)))
+        """Explained leaves as methods see them, as the user gives them."""
+        return tuple(leaf.outer_of(value) for value, leaf in zip(x, self.explained, strict=bool(x)))
 
     def split(self, x: Sequence[tf.Tensor]) -> tuple[Leaves, Leaves]:
         """(explained leaves, constant leaves)."""

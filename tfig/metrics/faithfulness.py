@@ -109,7 +109,7 @@ def infidelity(
     asked = probe.question(e, model)
     if asked.method.picks_layer and not asked.method.of_input:
         raise ValueError("infidelity compares entries of x, and this map is of a layer's positions; use deletion.")
-    fed = [_like(phi, x) for phi, x in zip(probe.parts(e), _points(e, asked), strict=True)]
+    fed = probe.entered(e, [_like(phi, x) for phi, x in zip(probe.parts(e), _points(e, asked), strict=True)])
     kind = perturbation if isinstance(perturbation, str) else "given"
     if isinstance(perturbation, str):
         one_of("perturbation", kind, ("gaussian", "square"))
@@ -117,6 +117,7 @@ def infidelity(
         raise ValueError("perturbation='square' needs spatial axes; pass 'gaussian' or arrays.")
     if kind == "given":
         given = [np.moveaxis(np.asarray(one, np.float32), 0, 1) for one in _last(e, tf.nest.flatten(perturbation))]
+        given = [one[..., np.newaxis] if one.ndim == 2 else one for one in given]
         if [one.shape[2:] for one in given] != [phi.shape[1:] for phi in fed] or len(given[0]) != len(e):
             raise ValueError(
                 f"perturbation has shapes {[list(np.shape(one)) for one in tf.nest.flatten(perturbation)]}; it must be "

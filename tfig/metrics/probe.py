@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -206,7 +206,12 @@ def parts(e: Explanation) -> list[np.ndarray]:
 
 def maps(e: Explanation) -> list[np.ndarray]:
     """Attributions of each position of each leaf: channels summed, enlarged to the input; float32 [B, ...]."""
-    return [view.heatmap(leaf, None if at_layer(e) else e.channels_last("x")) for leaf in parts(e)]
+    return entered(e, [view.heatmap(leaf, None if at_layer(e) else e.channels_last("x")) for leaf in parts(e)])
+
+
+def entered(e: Explanation, leaves: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Arrays [B, ...] of the leaves explained, as methods have these: one number a row is a row of one, [B, 1]."""
+    return [leaf[:, np.newaxis] if leaf.ndim == 1 and not at_layer(e) else leaf for leaf in leaves]
 
 
 def flat(leaves: list[np.ndarray]) -> np.ndarray:
