@@ -1,11 +1,13 @@
 """What it costs to export a model that explains itself, over the model's own export: seconds, and megabytes on disk.
 
 ResNet50 (random weights, 96 x 96) with one explanation, with four, and with their warm-up requests. Then how a small
-network's warm-up grows with the number of its explanations, each set as a server would play it.
+network's warm-up grows with the number of its explanations, each set as a server would play it, with their pictures and
+without.
 
 Usage: export.py [NETWORK]   (of keras.applications)
 """
 
+import itertools
 import pathlib
 import shutil
 import sys
@@ -67,17 +69,18 @@ def main() -> None:
 def several(place: pathlib.Path) -> None:
     """Print the warm-up of a small network by how many explanations it has, over their first calls in process."""
     x = np.random.default_rng(0).uniform(size=(1, 64, 64, 3)).astype("float32")
-    for count in (1, 3, 9, 27):
+    for count, pictures in itertools.product((1, 3, 9, 27), (True, False)):
         explanations = {f"ig_{i}": tfig.IntegratedGradients(8 + i) for i in range(count)}
         model = small()
         begin = time.perf_counter()
         for method in explanations.values():
             tfig.explain(model, x, method)
         called = time.perf_counter() - begin
-        folder = tfig.export(model, place / "several", explanations, warmup=x)
+        folder = tfig.export(model, place / "several", explanations, warmup=x, pictures=pictures)
         measured = sizing.measure(folder)
         print(
-            f"    {count:2} explanations: first calls {called:5.1f} s, warm-up {measured.seconds:5.1f} s "
+            f"    {count:2} explanations{'' if pictures else ', numbers alone':15}: first calls {called:5.1f} s, "
+            f"warm-up {measured.seconds:5.1f} s "
             f"({measured.seconds / called:.1f} times), {measured.seconds / count:.2f} s each",
             flush=True,
         )

@@ -48,6 +48,7 @@ def _add_export(commands: Any) -> None:
     one.add_argument(
         "--fill-value", type=float, metavar="NUMBER", help="answered in place of NaN, for callers over REST"
     )
+    one.add_argument("--no-pictures", action="store_true", help="answer numbers alone, which warms up sooner")
     one.add_argument("--no-sizing", action="store_true", help="do not measure what it costs here to warm up and to ask")
     one.set_defaults(run=run_export)
 
@@ -180,7 +181,7 @@ def run_export(options: argparse.Namespace) -> None:
             model, options.directory, explanations, output=options.output, layer=options.layer, baseline=baseline,
             version=options.version, warmup=not options.no_warmup,
             batching={"max_batch_size": options.max_batch_size} if options.max_batch_size else None,
-            fill_value=options.fill_value,
+            fill_value=options.fill_value, pictures=not options.no_pictures,
         )  # fmt: skip
     for note in notes:
         if issubclass(note.category, UserWarning):

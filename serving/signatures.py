@@ -108,6 +108,7 @@ class Served:
         names: the names they are served by.
         posed: the program and what it is fed where the caller says nothing.
         fill: what takes the place of numbers that are not finite; None: they stay.
+        pictures: whether maps over images are drawn, too.
     """
 
     explainer: Explainer
@@ -115,6 +116,7 @@ class Served:
     names: list[str]
     posed: Posed
     fill: float | None = None
+    pictures: bool = True
 
     @property
     def specs(self) -> dict[str, tf.TensorSpec]:
@@ -258,7 +260,7 @@ class Served:
         for end, leaf, axis in zip(ends, maps, axes, strict=True):
             named[protocol.of(protocol.ATTRIBUTIONS, end)] = leaf
             image, last = self._image(end, leaves), moved(leaf, axis)
-            if image is None or len(leaf.shape) != 4:
+            if image is None or len(leaf.shape) != 4 or not self.pictures:
                 continue
             shown = picture.heatmap(last, None if last.shape[1:3] == image.shape[1:3] else tf.shape(image)[1:3])
             named[protocol.of(protocol.HEATMAP, end)] = shown

@@ -192,6 +192,18 @@ def test_pictures_alone(exported):
                 np.testing.assert_array_equal(value, whole[alias])
 
 
+def test_numbers_without_pictures(exported, tmp_path):
+    folder = tfig.export(exported.model, tmp_path / "m", {"explain": EXPLANATIONS["explain"]}, pictures=False)
+    with Servable(folder) as servable:
+        assert set(servable.signatures) == {"serving_default", "explain", "explain_at"}
+        assert all(len(sets) == 1 for sets in protocol.asked(servable.signatures).values())  # one warm-up each
+        found = servable.predict("explain", {"x": proto(X)})
+    whole = exported.run("explain", x=X)
+    assert set(whole) - set(found) == {"heatmap", "overlay_bytes"}
+    for name, value in found.items():
+        np.testing.assert_array_equal(tf.make_ndarray(value), whole[name])
+
+
 def test_numbers_that_json_can_hold(tmp_path):
     model = keras.Sequential([keras.Input((3,), name="row"), L.Dense(2)])
     folder = tfig.export(model, tmp_path / "m", {"explain": "integrated_gradients"}, warmup=False, fill_value=0.0)
