@@ -21,7 +21,7 @@ from placement import lacking
 from test_conformance import METHODS
 
 import tfig
-from tfig import entry, memory
+from tfig import entry, memory, readings
 from tfig import program as programs
 
 ROOT = pathlib.Path(tfig.__file__).parent
@@ -194,6 +194,23 @@ def test_a_model_is_traced_once_for_all_that_reads_it(monkeypatch):
     traced = len(calls)
     tfig.explain(model, x, tfig.IntegratedGradients(4), layer="conv")
     assert len(calls) - traced <= 4  # the layer's outputs at x and at the baseline, and what else leads to it
+
+
+def test_a_first_call_that_was_interrupted_can_be_made_again(monkeypatch):
+    monkeypatch.setattr(programs, "SHARING", True)
+    model, x = zoo.build("sequential"), zoo.images(2)
+
+    def once(*arguments):
+        monkeypatch.setattr(readings, "part", whole)
+        whole(*arguments)
+        raise KeyboardInterrupt
+
+    whole = readings.part
+    monkeypatch.setattr(readings, "part", once)
+    with pytest.raises(KeyboardInterrupt):
+        tfig.explain(model, x)
+    expected = tfig.explain(zoo.build("sequential"), x).attributions
+    np.testing.assert_array_equal(tfig.explain(model, x).attributions, expected)
 
 
 @pytest.mark.parametrize(

@@ -98,8 +98,9 @@ class _Reading:
     @functools.cached_property
     def outputs(self) -> Any:
         """The function of points and of what is held that gives the outputs, where `run` gives their gradient."""
-        definition, self._first.definition = self._first.definition, None  # which is as large as the model's graph
-        return part(self.run, definition, self._inputs, self._first.found)
+        made = part(self.run, self._first.definition, self._inputs, self._first.found)
+        self._first.definition = None  # as large as the model's graph; kept until then, for whoever interrupts
+        return made
 
 
 def _read(score: Score, points: Leaves) -> Any:

@@ -51,14 +51,13 @@ def part(function: Any, definition: tf.compat.v1.GraphDef, inputs: int, wanted: 
     own, others = function.inputs[:inputs], {inside.op.name for inside in function.inputs[inputs:]}
     names = {node.name for node in definition.node}
     held = [(outside, inside.name) for outside, inside in function.graph.captures if inside.op.name in names]
-    kept = [node for node in definition.node if node.name not in others]
-    del definition.node[:]
-    definition.node.extend(kept)
+    kept = tf.compat.v1.GraphDef(versions=definition.versions, library=definition.library)
+    kept.node.extend(node for node in definition.node if node.name not in others)
 
     def body(*leaves: tf.Tensor) -> tf.Tensor:
         capture = tf.compat.v1.get_default_graph().capture
         given = {inside.name: leaf for inside, leaf in zip(own, leaves, strict=True)}
         given |= {inside: capture(outside) for outside, inside in held}
-        return tf.graph_util.import_graph_def(definition, given, [wanted.name], name="")[0]
+        return tf.graph_util.import_graph_def(kept, given, [wanted.name], name="")[0]
 
     return traced(body, [tf.TensorSpec(inside.shape, inside.dtype) for inside in own])
