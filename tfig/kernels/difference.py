@@ -65,7 +65,7 @@ class Differences:
         if what == "function":
             source = self.here.source(op, free)
             # No plain product: a chain of these, where one broadcasts, a session multiplies in another order.
-            yield source, fit(tf.math.multiply_no_nan(above[0], self._secant(op, source)), source)
+            yield source, fit(tf.math.multiply_no_nan(self._secant(op, source), above[0]), source)
             return
         if op.type in ("SelectV2", "Select") and op.inputs[0].name in self.here.varying:
             both = self._selected(op, above[0])
