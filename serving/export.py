@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfig import entry, slices
 from tfig.api import Explainer
 from tfig.baselines import Arrays
-from tfig.serving import audit, protocol, trial
+from tfig.serving import audit, flat, protocol, trial
 from tfig.serving.signatures import Served, function, names, predict
 from tfig.version import VERSION
 
@@ -109,6 +109,13 @@ def export(
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=not overridden)
         tf.saved_model.save(module, os.fspath(hidden), signatures, options)
         audit.check(hidden)
+        flat.write(
+            hidden,
+            {
+                name: (signatures[protocol.at(name)].get_concrete_function(), one.posed.program.run)
+                for name, one in served.items()
+            },
+        )
         (hidden / protocol.DESCRIPTION).parent.mkdir(exist_ok=True)
         (hidden / protocol.DESCRIPTION).write_text(
             json.dumps(_described(source, served, set(signatures)), indent=1) + "\n"

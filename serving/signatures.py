@@ -1,6 +1,7 @@
 """Programs as signatures of a SavedModel: named, batch-major, with optional inputs."""
 
 import dataclasses
+import functools
 import inspect
 import keyword
 import re
@@ -17,6 +18,7 @@ from tfig.layout import moved
 from tfig.network import Network
 from tfig.score import AGAINST_PREDICTED, NOTHING, PREDICTED
 from tfig.serving import protocol
+from tfig.tracing import traced
 
 OUT_OF_RANGE = -(2**31)
 """A class code that is no class and no word."""
@@ -262,9 +264,8 @@ class Served:
             image, last = self._image(end, leaves), moved(leaf, axis)
             if image is None or len(leaf.shape) != 4 or not self.pictures:
                 continue
-            shown = picture.heatmap(last, None if last.shape[1:3] == image.shape[1:3] else tf.shape(image)[1:3])
-            named[protocol.of(protocol.HEATMAP, end)] = shown
-            named[protocol.overlay(end)] = tf.io.encode_png(picture.paint(shown, image, 0.6, top))
+            draw = _drawing(tf.TensorSpec(last.shape, last.dtype), tf.TensorSpec(image.shape, image.dtype), top)
+            named[protocol.of(protocol.HEATMAP, end)], named[protocol.overlay(end)] = draw(last, image)
         return {name: self._filled(value) for name, value in named.items()}
 
     def _filled(self, value: tf.Tensor) -> tf.Tensor:
@@ -282,6 +283,17 @@ class Served:
         if self.posed.layer is None and end is not None:
             return images.get(end)
         return next(iter(images.values())) if len(images) == 1 else None
+
+
+@functools.lru_cache(maxsize=32)
+def _drawing(maps: tf.TensorSpec, images: tf.TensorSpec, top: float | None) -> Any:
+    """(heat map, PNG files) of maps over images, traced once for all explanations that draw such."""
+
+    def draw(maps: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        shown = picture.heatmap(maps, None if maps.shape[1:3] == images.shape[1:3] else tf.shape(images)[1:3])
+        return shown, tf.io.encode_png(picture.paint(shown, images, 0.6, top))
+
+    return traced(draw, [maps, images])
 
 
 def _unsaid(leaf: Leaf, given: np.ndarray) -> np.ndarray:

@@ -269,18 +269,69 @@ def test_what_is_only_read_is_not_differentiated(tmp_path):
     h = L.GlobalAveragePooling2D()(L.Conv2D(4, 3, activation="relu")(L.Conv2D(4, 3)(inputs)))
     explanations = {"ig": tfig.IntegratedGradients(4), "smooth": tfig.SmoothGrad(samples=2)}
     folder = tfig.export(keras.Model(inputs, L.Dense(3)(h)), tmp_path / "m", explanations, warmup=False)
-    graph = audit.read(folder).graph_def
-    functions = {function.signature.name: function.node_def for function in graph.library.function}
+    meta = audit.read(folder)
+    nodes = {node.name: node for node in meta.graph_def.node}
+    functions = {function.signature.name: function.node_def for function in meta.graph_def.library.function}
 
-    def inside(nodes) -> int:
+    def inside(some) -> int:
         """How many gradients of convolutions are in nodes and in all that they call."""
-        count = sum(node.op == "Conv2DBackpropInput" for node in nodes)
-        called = (value.func.name for node in nodes for value in node.attr.values() if value.func.name)
+        count = sum(node.op == "Conv2DBackpropInput" for node in some)
+        called = (value.func.name for node in some for value in node.attr.values() if value.func.name)
         return count + sum(inside(functions[name]) for name in called)
 
     for name in explanations:
-        answered = audit.read(folder).signature_def[name].outputs["attributions"].name.split(":")[0]
-        assert inside([node for node in graph.node if node.name == answered]) == 2, name
+        needed, waiting = {}, [meta.signature_def[name].outputs["attributions"].name]
+        while waiting:
+            one = waiting.pop().removeprefix("^").split(":")[0]
+            if one not in needed:
+                needed[one] = nodes[one]
+                waiting += nodes[one].input
+        assert inside(needed.values()) == 2, name
+
+
+def test_explanations_do_not_pay_for_each_other(tmp_path):
+    """What a session copies for every set of outputs is small: functions that signatures reach are loops' alone."""
+    inputs = keras.Input((8, 8, 3), name="x")
+    model = keras.Model(inputs, L.Dense(3)(L.GlobalAveragePooling2D()(L.Conv2D(4, 3)(inputs))))
+
+    def sizes(count: int) -> np.ndarray:
+        explanations = {f"ig_{i}": tfig.IntegratedGradients(2 + i) for i in range(count)}
+        graph = audit.read(tfig.export(model, tmp_path / str(count), explanations, warmup=False)).graph_def
+        reached = list(audit.reached(graph))
+        return np.array([len({name for name, _ in reached}), len(reached), sum(name == "" for name, _ in reached)])
+
+    one, two, three = (sizes(count) for count in (1, 2, 3))
+    functions, nodes, outside = three - two
+    np.testing.assert_array_equal(three - two, two - one)
+    # Two loops, each a condition and a body; all signatures share what is outside of them.
+    assert functions == 4 and nodes < 400 and outside < 200, (functions, nodes, outside)
+
+
+def test_what_python_loads_answers_as_a_session(exported):
+    loaded = tf.saved_model.load(str(exported.folder))
+    options = full(2, target=[1, -1], contrast=[-2, 2], seed=3, baseline=0.5)
+    for name, definition in exported.servable.signatures.items():
+        given = {"x": X[:2], "keras_tensor": X[:2], **options}
+        sent = {key: given[key] for key in definition.inputs}
+        answer = exported.run(name, **sent)
+        expected = loaded.signatures[name](**{key: tf.constant(value) for key, value in sent.items()})
+        assert set(answer) == set(expected)
+        for output, value in expected.items():
+            np.testing.assert_array_equal(answer[output], value.numpy(), err_msg=f"{name} {output}")
+
+
+def test_an_assertion_outside_of_the_model_holds(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), L.Dense(3, kernel_initializer="ones")])
+
+    def target(y):
+        tf.debugging.assert_less(y, 10.0, "too much")
+        return y[:, 0]
+
+    explainer = tfig.Explainer(model, "gradient", target=target)
+    with Servable(tfig.export(model, tmp_path / "checked", {"explain": explainer}, warmup=False)) as servable:
+        servable.predict("explain", {"x": proto(np.ones((1, 2), "float32"))})
+        with pytest.raises(RequestError, match="too much"):
+            servable.predict("explain", {"x": proto(np.full((1, 2), 9, "float32"))})
 
 
 def test_the_description(exported):
