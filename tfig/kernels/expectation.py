@@ -16,6 +16,9 @@ from tfig.sizes import beyond_rows, extent
 TOGETHER, SMALL = 8, 8192
 """How many rows of noise are drawn at a turn, at most, and how many numbers they may have."""
 
+PHILOX = 1
+"""The generator's number in `tf.random.Algorithm`, and the one that processors and GPUs scramble seeds for."""
+
 Term = Callable[[Problem, tf.Tensor, tf.Tensor], Any]
 """(problem of the chunk's rows, samples [N], rows [N]) -> a nest of [N, ...]: the terms of those samples."""
 
@@ -145,8 +148,7 @@ def jitter(x: tf.Tensor, deviation: tf.Tensor, seed: tf.Tensor, sample: tf.Tenso
 
     def some(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         keys, index = pair
-        draws = [tf.random.stateless_normal(shape, keys[i], alg="philox") for i in range(together)]
-        drawn = tf.cast(tf.stack(draws), x.dtype)
+        drawn = tf.cast(tf.stack([_standard(shape, key) for key in tf.unstack(keys, together)]), x.dtype)
         return tf.gather(x, index) + per_row(tf.gather(deviation, index), drawn) * drawn
 
     keys = tf.reshape(tf.pad(fork(seed, sample), [[0, missing], [0, 0]]), [-1, together, 2])
@@ -155,6 +157,15 @@ def jitter(x: tf.Tensor, deviation: tf.Tensor, seed: tf.Tensor, sample: tf.Tenso
     turns = tf.map_fn(some, (keys, index), fn_output_signature=spec)
     found = tf.reshape(turns, [-1, *shape])[: extent(seed, 0)]
     return tf.ensure_shape(found, [None, *x.shape[1:]])
+
+
+def _standard(shape: list[Any], key: tf.Tensor) -> tf.Tensor:
+    """Standard normal numbers of a seed, those of `tf.random.stateless_normal(shape, key, alg="philox")`.
+
+    That spells the scrambling of the seed out in fifty operations, for each program to trace and to prepare.
+    """
+    scrambled, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=key)
+    return tf.raw_ops.StatelessRandomNormalV2(shape=shape, key=scrambled, counter=counter, alg=PHILOX)
 
 
 def normal(seed: tf.Tensor, sample: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
