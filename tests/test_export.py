@@ -311,8 +311,7 @@ def test_what_python_loads_answers_as_a_session(exported):
     loaded = tf.saved_model.load(str(exported.folder))
     options = full(2, target=[1, -1], contrast=[-2, 2], seed=3, baseline=0.5)
     for name, definition in exported.servable.signatures.items():
-        given = {"x": X[:2], "keras_tensor": X[:2], **options}
-        sent = {key: given[key] for key in definition.inputs}
+        sent = {key: options.get(key, X[:2]) for key in definition.inputs}
         answer = exported.run(name, **sent)
         expected = loaded.signatures[name](**{key: tf.constant(value) for key, value in sent.items()})
         assert set(answer) == set(expected)
