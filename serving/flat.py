@@ -5,7 +5,7 @@ reaches, from one pass of its optimiser to the next. Operations that these outpu
 pass; functions stay to the last, so that each set would pay for every explanation there is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tfig.serving import protocol
 
 
 def write(folder: Path, explanations: Mapping[str, tuple[Any, Any]]) -> None:
-    """Lay explanations out in a SavedModel's graph. Its functions, which are what Python loads, stay as they are.
+    """Lay explanations out in a SavedModel's graph; its functions, which are what Python loads, stay.
 
     Args:
         folder: of the SavedModel.
@@ -27,6 +27,10 @@ def write(folder: Path, explanations: Mapping[str, tuple[Any, Any]]) -> None:
     for meta in model.meta_graphs:
         laid = [node for name, (full, called) in explanations.items() for node in _turn(meta, name, full, called)]
         meta.graph_def.node.extend(_merged(laid))
+        for function in meta.graph_def.library.function:
+            nodes = _merged(list(function.node_def), {value.split(":")[0] for value in function.ret.values()})
+            del function.node_def[:]
+            function.node_def.extend(nodes)
     path.write_bytes(model.SerializeToString(deterministic=True))
     # It tells of the graph that was.
     (folder / "fingerprint.pb").unlink(missing_ok=True)
@@ -95,20 +99,20 @@ def _laid(prefix: str, graph: Any, given: Sequence[str], bodies: Mapping[str, An
     return laid, [there(tensor.name) for tensor in graph.outputs]
 
 
-def _merged(nodes: list[Any]) -> list[Any]:
-    """The operations with each constant once, whoever needs it."""
+def _merged(nodes: list[Any], kept: Set[str] = frozenset()) -> list[Any]:
+    """The operations with each constant once, whoever needs it; but those whose names are `kept` stay."""
     first: dict[bytes, str] = {}
     same = {}
     for node in nodes:
-        if node.op == "Const" and not node.input:
+        if node.op == "Const" and not node.input and node.name not in kept:
             value = NodeDef(device=node.device, attr=node.attr).SerializeToString(deterministic=True)
             same[node.name] = first.setdefault(value, node.name)
-    kept = [node for node in nodes if same.get(node.name, node.name) == node.name]
-    for node in kept:
+    left = [node for node in nodes if same.get(node.name, node.name) == node.name]
+    for node in left:
         for i, one in enumerate(node.input):
             name = one.removeprefix("^").split(":")[0]
             node.input[i] = one.replace(name, same.get(name, name), 1)
-    return kept
+    return left
 
 
 def _node(tensor: Any) -> str:
