@@ -304,7 +304,7 @@ def test_explanations_do_not_pay_for_each_other(tmp_path):
     functions, nodes, outside = three - two
     np.testing.assert_array_equal(three - two, two - one)
     # Two loops, each a condition and a body; all signatures share what is outside of them.
-    assert functions == 4 and nodes < 400 and outside < 200, (functions, nodes, outside)
+    assert functions == 4 and nodes < 500 and outside < 250, (functions, nodes, outside)
 
 
 def test_what_python_loads_answers_as_a_session(exported):
