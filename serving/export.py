@@ -60,7 +60,7 @@ def export(
         fill_value: what explanations answer in place of numbers that are not finite, for callers over REST, whose JSON
             has no NaN; ``status`` says which rows were not explained. None: NaN.
         pictures: whether explanations of images answer ``heatmap`` and ``overlay_bytes`` too. Without, a server warms
-            up in a quarter of the time, and clients draw from the numbers.
+            up in a third of the time, and clients draw from the numbers.
 
     Returns:
         the folder of the new version.

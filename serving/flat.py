@@ -16,7 +16,7 @@ from tfig.serving import protocol
 
 
 def write(folder: Path, explanations: Mapping[str, tuple[Any, Any]]) -> None:
-    """Lay explanations out in a SavedModel's graph; its functions, which are what Python loads, stay.
+    """Lay explanations out in a SavedModel's graph; its functions, which are what Python loads, lose equal constants.
 
     Args:
         folder: of the SavedModel.
@@ -28,9 +28,8 @@ def write(folder: Path, explanations: Mapping[str, tuple[Any, Any]]) -> None:
         laid = [node for name, (full, called) in explanations.items() for node in _turn(meta, name, full, called)]
         meta.graph_def.node.extend(_merged(laid))
         for function in meta.graph_def.library.function:
-            nodes = _merged(list(function.node_def), {value.split(":")[0] for value in function.ret.values()})
-            del function.node_def[:]
-            function.node_def.extend(nodes)
+            answers = {value.split(":")[0] for value in function.ret.values()}
+            _replace(function.node_def, _merged(list(function.node_def), answers))
     path.write_bytes(model.SerializeToString(deterministic=True))
     # It tells of the graph that was.
     (folder / "fingerprint.pb").unlink(missing_ok=True)
@@ -45,17 +44,15 @@ def _turn(meta: Any, name: str, signature: Any, called: Any) -> list[Any]:
     kin = [meta.signature_def[key] for key in protocol.kin(name) if key in meta.signature_def]
     call = next(node for node in meta.graph_def.node if node.name == _node(next(iter(full.outputs.values()))))
     # A signature is saved in a wrapper, which knows arguments by name and calls it with them in their order.
-    wrapper = next(one for one in meta.graph_def.library.function if one.signature.name == call.attr["f"].func.name)
+    wrapper = next(one for one in meta.graph_def.library.function if one.signature.name == _called(call))
     given = dict(zip((one.name for one in wrapper.signature.input_arg), call.input, strict=True))
-    inner = next(node for node in wrapper.node_def if node.attr["f"].func.name)
+    inner = next(node for node in wrapper.node_def if _called(node))
     data = [given[one] for one in inner.input if one in given]
     laid, outputs = _laid(call.name, signature.graph, data, {called.name.decode(): called.graph})
 
     gone = {_node(one) for each in kin for side in (each.inputs, each.outputs) for one in side.values()}
     gone -= {_node(one) for one in full.inputs.values()}
-    kept = [node for node in meta.graph_def.node if node.name not in gone]
-    del meta.graph_def.node[:]
-    meta.graph_def.node.extend(kept)
+    _replace(meta.graph_def.node, [node for node in meta.graph_def.node if node.name not in gone])
     for alias, tensor in zip(sorted(full.outputs), outputs, strict=True):
         full.outputs[alias].name = tensor
     for each in kin:
@@ -87,7 +84,7 @@ def _laid(prefix: str, graph: Any, given: Sequence[str], bodies: Mapping[str, An
         # What is colocated with an argument would be so with nothing.
         said = {name: value for name, value in node.attr.items() if name != "_class"}
         copy = NodeDef(name=f"{prefix}/{node.name}", op=node.op, input=inputs, device=node.device, attr=said)
-        body = bodies.get(node.attr["f"].func.name)
+        body = bodies.get(_called(node))
         if body is not None:
             data = [one for one in inputs if not one.startswith("^")]
             inside, answers = _laid(copy.name, body, data, bodies)
@@ -113,6 +110,17 @@ def _merged(nodes: list[Any], kept: Set[str] = frozenset()) -> list[Any]:
             name = one.removeprefix("^").split(":")[0]
             node.input[i] = one.replace(name, same.get(name, name), 1)
     return left
+
+
+def _replace(field: Any, nodes: list[Any]) -> None:
+    """Put nodes in the place of those in a repeated field."""
+    del field[:]
+    field.extend(nodes)
+
+
+def _called(node: Any) -> str:
+    """The name of the function that a node calls, or ""; asked for an attribute that is not there, a node gets it."""
+    return node.attr["f"].func.name if "f" in node.attr else ""
 
 
 def _node(tensor: Any) -> str:

@@ -16,9 +16,6 @@ from tfig.sizes import beyond_rows, extent
 TOGETHER, SMALL = 8, 8192
 """How many rows of noise are drawn at a turn, at most, and how many numbers they may have."""
 
-PHILOX = 1
-"""The generator's number in `tf.random.Algorithm`, and the one that processors and GPUs scramble seeds for."""
-
 Term = Callable[[Problem, tf.Tensor, tf.Tensor], Any]
 """(problem of the chunk's rows, samples [N], rows [N]) -> a nest of [N, ...]: the terms of those samples."""
 
@@ -165,7 +162,8 @@ def _standard(shape: list[Any], key: tf.Tensor) -> tf.Tensor:
     That spells the scrambling of the seed out in fifty operations, for each program to trace and to prepare.
     """
     scrambled, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=key)
-    return tf.raw_ops.StatelessRandomNormalV2(shape=shape, key=scrambled, counter=counter, alg=PHILOX)
+    philox = tf.random.Algorithm.PHILOX.value
+    return tf.raw_ops.StatelessRandomNormalV2(shape=shape, key=scrambled, counter=counter, alg=philox)
 
 
 def normal(seed: tf.Tensor, sample: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
