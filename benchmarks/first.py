@@ -66,25 +66,23 @@ def measure(name: str, methods: list[str]) -> dict[str, Any]:
             score = tf.reduce_max(model(x, training=False), -1)
         return tape.gradient(score, x)
 
-    def seconds(call: Any, *arguments: Any) -> float:
+    def seconds(call: Any, rows: Any) -> float:
         begin = time.perf_counter()
-        call(*arguments)
+        call(rows)
         return time.perf_counter() - begin
 
+    def first(call: Any, rows: Any) -> float:
+        return seconds(call, rows) - seconds(call, rows)
+
     tensor = tf.constant(x)
-    found: dict[str, Any] = {"raw": seconds(plain, tensor)}
-    found["raw"] -= seconds(plain, tensor)
+    found: dict[str, Any] = {"raw": first(plain, tensor)}
     any_rows = tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)
     for method in methods:
         if method == POLYMORPHIC:
-            polymorphic = tf.function(plain.python_function, input_signature=[any_rows], autograph=False)
-            found[method] = seconds(polymorphic, tensor)
-            found[method] -= seconds(polymorphic, tensor)
+            found[method] = first(tf.function(plain.python_function, [any_rows], autograph=False), tensor)
             continue
         try:
-            explainer = tfig.Explainer(model, eval(METHODS[method], {"tfig": tfig}))
-            first = seconds(explainer, x)
-            found[method] = first - seconds(explainer, x)
+            found[method] = first(tfig.Explainer(model, eval(METHODS[method], {"tfig": tfig})), x)
         except ValueError as error:
             found[method] = str(error).split(";")[0][:60]
     return found
