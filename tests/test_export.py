@@ -263,21 +263,24 @@ def test_no_forbidden_op_in_any_function(exported):
     assert not lacking
 
 
-def test_what_is_only_read_is_not_differentiated(tmp_path):
+def test_few_copies_of_the_model_and_what_is_only_read_is_not_differentiated(tmp_path):
     """A session takes functions apart before it looks for what nobody needs, so that there must be none of that."""
     inputs = keras.Input((8, 8, 3), name="x")
     h = L.GlobalAveragePooling2D()(L.Conv2D(4, 3, activation="relu")(L.Conv2D(4, 3)(inputs)))
-    explanations = {"ig": tfig.IntegratedGradients(4), "smooth": tfig.SmoothGrad(samples=2)}
+    explanations = {
+        "ig": tfig.IntegratedGradients(4), "smooth": tfig.SmoothGrad(samples=2), "boundary": tfig.BoundaryIG(4)
+    }  # fmt: skip
+    # (only read, differentiated) for boundary: x, halving and the path; the search and the gradients along the path.
+    copies = {"ig": (1, 1), "smooth": (1, 1), "boundary": (3, 2)}
     folder = tfig.export(keras.Model(inputs, L.Dense(3)(h)), tmp_path / "m", explanations, warmup=False)
     meta = audit.read(folder)
     nodes = {node.name: node for node in meta.graph_def.node}
     functions = {function.signature.name: function.node_def for function in meta.graph_def.library.function}
 
-    def inside(some) -> int:
-        """How many gradients of convolutions are in nodes and in all that they call."""
-        count = sum(node.op == "Conv2DBackpropInput" for node in some)
+    def inside(some, kind) -> int:
+        """How many operations of a kind are in nodes and in all that they call."""
         called = (value.func.name for node in some for value in node.attr.values() if value.func.name)
-        return count + sum(inside(functions[name]) for name in called)
+        return sum(node.op == kind for node in some) + sum(inside(functions[name], kind) for name in called)
 
     for name in explanations:
         needed, waiting = {}, [meta.signature_def[name].outputs["attributions"].name]
@@ -286,7 +289,9 @@ def test_what_is_only_read_is_not_differentiated(tmp_path):
             if one not in needed:
                 needed[one] = nodes[one]
                 waiting += nodes[one].input
-        assert inside(needed.values()) == 2, name
+        convolutions, gradients = (inside(needed.values(), kind) for kind in ("Conv2D", "Conv2DBackpropInput"))
+        read, differentiated = copies[name]
+        assert (convolutions, gradients) == (2 * (read + differentiated), 2 * differentiated), name
 
 
 def test_explanations_do_not_pay_for_each_other(tmp_path):

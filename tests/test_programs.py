@@ -218,14 +218,14 @@ def test_a_first_call_that_was_interrupted_can_be_made_again(monkeypatch):
     [
         ("gradient", 1, 0),
         (tfig.IntegratedGradients(steps=4, rule="midpoint"), 2, 4),
-        (tfig.IntegratedGradients(steps=4), 2, 7 + 4),
+        (tfig.IntegratedGradients(steps=4), 2 + 7, 4),
         (tfig.SmoothGrad(samples=4), 1, 4),
         (tfig.GuidedIG(steps=4), 2, 5),
         (tfig.RISE(samples=4, cells=2), 2, 4),
     ],
     ids=str,
 )
-def test_the_model_is_evaluated_as_often_as_said_and_both_ends_at_once(method, ends, between):
+def test_the_model_is_evaluated_as_often_as_said_and_a_path_at_once(method, ends, between):
     seen = []
 
     @tf.custom_gradient

@@ -85,6 +85,7 @@ class Problem:
         dtype: of scores, and of maps over what is no float.
         padded: numbers of the leaves in which 0 is padding, which stays as it is.
         ends: F at x and at the baseline, [B] each, as far as they have been computed.
+        between: F between them at `Method.places`, [B, P], if it has been computed.
         ways: how what is read there came from them, as far as it has been followed (`tfig.kernels.passage.way`).
         rerule: handler -> a context in which the model's layers are called through it (see `tfig.slices.rerule`).
     """
@@ -101,6 +102,7 @@ class Problem:
     dtype: tf.DType = tf.float32
     padded: tuple[int, ...] = ()
     ends: tuple[tf.Tensor | None, tf.Tensor | None] = (None, None)
+    between: tf.Tensor | None = None
     ways: tuple[Any, Any] = (None, None)
 
     @property
@@ -140,6 +142,7 @@ class Problem:
             sides=_take(self.sides, rows),
             source=self.source.take(rows) if self.source else None,
             ends=(_rows(self.ends[0], rows), _rows(self.ends[1], rows)),
+            between=_rows(self.between, rows),
             ways=(None, None),
         )
 
@@ -157,6 +160,8 @@ class Problem:
             at_x, at_baseline = (None if "score" in fields else one for one in getattr(self, name))
             known = (None if "x" in fields else at_x, None if "baseline" in fields else at_baseline)
             fields.setdefault(name, known)
+        if fields.keys() & {"score", "x", "baseline"}:
+            fields.setdefault("between", None)
         return dataclasses.replace(self, **fields)
 
 
@@ -252,6 +257,11 @@ class Method(abc.ABC):
     def sides(self, x: Sequence[np.ndarray]) -> list[np.ndarray]:
         """What is computed of the explained inputs in Python, outside the program, for each row."""
         return []
+
+    @property
+    def places(self) -> tuple[float, ...]:
+        """Where between x' and x, from 0 to 1, F is asked for: read along with both ends, in one loop."""
+        return ()
 
     def like(self, problem: Problem) -> Leaves:
         """Tensors in the shape of the attributions."""

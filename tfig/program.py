@@ -1,8 +1,9 @@
 """The unit of compilation and of export: tensors -> a dict of batch-major tensors."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from tfig import slices
 from tfig.baselines import AtLayer, Baseline, Boundary, Dataset, Noise
-from tfig.kernels import boundary
+from tfig.kernels import boundary, path
 from tfig.kernels.expectation import fork, normal, over_references, total, uniform
 from tfig.kernels.passage import way
 from tfig.memory import Store, remembered, store
@@ -18,7 +19,7 @@ from tfig.network import Cut, Leaves, Network
 from tfig.problem import Method, Problem, Source, per_row, row_sum
 from tfig.readings import SHARING, Readings, draws, key
 from tfig.score import NOT_FINITE, OK, TARGET_OUT_OF_RANGE, Quantity, Score, margin, resolve
-from tfig.sizes import Size, beyond_rows, extent
+from tfig.sizes import beyond_rows, extent
 from tfig.tracing import traced
 
 GRADIENT_SCALE = 2.0**8
@@ -96,6 +97,7 @@ class _Build:
         asked = question.quantity if self.cut is None and method.gradients else None
         self.readings = None if not SHARING or (once and self.cut is None) else Readings(network, asked)
         self.units: int | None = None
+        self.end, self.drawn = "", False
         given = question.baseline.rule if isinstance(question.baseline, AtLayer) else question.baseline
         arrays = given if isinstance(given, Dataset) else question.tokens
         # Captured as tensors, not spelled out in the graph: references may be many.
@@ -116,32 +118,32 @@ class _Build:
         )  # fmt: skip
         seeds = tf.stack([seed, tf.zeros_like(seed)], -1)
         start = self.start(points, seeds, fed)
-        # Both ends of a path in one pass: a program holds one copy of the model less.
-        ends = (points, start) if start and self.cut is None and method.default_baseline else (points,)
-        rows = extent(seed, 0)
-        values, end, features, ways, drawn = self.read(plain, ends, rows)
+        begun = Problem(plain, points, start, seeds, chunk, dtype=network.dtype)
+        values, times, features, ways = self.read(plain, begun)
         valid, weights = tf.ones_like(finite), None
         if self.question.quantity.function is None:
             self.units = values.shape[-1]
-            target, against, valid = resolve(values[:rows], target, against)
+            target, against, valid = resolve(values[: begun.rows], target, against)
             own, other = (tf.one_hot(which, extent(values, -1), dtype=network.dtype) for which in (target, against))
             weights = own - other
 
-        plain = dataclasses.replace(plain, end=end, weights=weights)
-        scores = _repeated(plain, rows, len(ends)).of(values)
-        score, base = (scores, None) if len(ends) == 1 else (scores[:rows], scores[rows:])
-        problem, crossing = self.pose(plain, points, seeds, chunk, start, features)
-        if base is None and method.default_baseline is not None:
-            base = self.baseline_score(plain, problem, points, score)
+        plain = dataclasses.replace(plain, end=self.end, weights=weights)
+        score, base, between = _places(_repeated(plain, begun.rows, times).of(values), begun.rows, times)
+        problem, crossing = self.pose(plain, values, begun, features)
         of_problem = not problem.references and not (method.needs_layer and problem.source is not None)
+        if base is None and method.places and of_problem:
+            scores = path.scores(problem, (0.0, *method.places))
+            base, between = scores[:, 0], scores[:, 1:]
+        elif base is None and method.default_baseline is not None:
+            base = self.baseline_score(plain, problem, points, score)
         attributions, trace = method.attribute(
-            problem.replace(sides=sides, ends=(score, base if of_problem else None), ways=ways)
+            problem.replace(sides=sides, ends=(score, base if of_problem else None), between=between, ways=ways)
         )
         attributions = tuple(
             tf.where(points[i] == 0, tf.zeros([], leaf.dtype), leaf) if i in problem.padded else leaf
             for i, leaf in enumerate(attributions)
         )
-        if drawn:
+        if self.drawn:
             trace = {**trace, "drawn": tf.ones_like(finite)}
         ok = finite & valid
         explained = ok
@@ -165,24 +167,47 @@ class _Build:
         maps = tuple(shown(leaf, explained) for leaf in whose.outer(attributions))
         return {**result, "attributions": maps, "status": tf.cast(status, tf.int32), "trace": trace}
 
-    def read(self, score: Score, ends: tuple[Leaves, ...], rows: Size) -> tuple[Any, str, Leaves, Any, bool]:
-        """(what is read at the ends, how the outputs end, the layer's outputs, the ways to there, whether it drew)."""
+    def read(self, score: Score, begun: Problem) -> tuple[Any, int, Leaves, Any]:
+        """(what is read at x, and of a path at x' and between, place below place; at how many; features; ways there).
+
+        How the outputs end, and whether the model drew, is noted.
+        """
+        method, network = self.question.method, self.network
+
+        def look(score: Score, points: Leaves) -> Any:
+            with self.noting():
+                values, self.end = score.read(points)
+            return values
+
+        if self.cut is not None:
+            with self.noting():
+                features, outputs = self.cut.observed(network.merge(begun.x, score.context))
+                values, self.end = score.quantity.read(outputs, begun.x)
+            return values, 1, features, (None, None)
+        # All of a path in one pass or one loop: each further one is another copy of the model.
+        whole = begun.baseline and method.default_baseline
+        ends = (begun.x, begun.baseline) if whole else (begun.x,)
+        if method.follows and score.scale == 1:
+            rerule = functools.partial(slices.rerule, network.model())
+            with self.noting():
+                ways = tuple(way(rerule, score, leaves) for leaves in ends)
+            (values, *others), (self.end, *_) = zip(*(found for found, _ in ways), strict=True)
+            values = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), values, *others) if others else values
+            return values, len(ends), (), (*ways, None)[:2]
+        if not (whole and method.places) or self.question.quantity.function is not None:
+            values = look(_repeated(score, begun.rows, len(ends)), _joined(ends))
+            return values, len(ends), (), (None, None)
+        places, like = (1.0, 0.0, *method.places), tf.TensorSpec([None, None], network.dtype)
+        found = path.along(begun, places, like, lambda score, points: tf.cast(look(score, points), like.dtype))
+        return tf.concat(tf.unstack(found, axis=1), 0), len(places), (), (None, None)
+
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """Notes whether the model draws."""
         graph = tf.compat.v1.get_default_graph()
         begin = len(graph.get_operations())
-        features: Leaves = ()
-        ways: tuple[Any, ...] = ()
-        if self.cut is None and self.question.method.follows and score.scale == 1:
-            rerule = functools.partial(slices.rerule, self.network.model())
-            ways = tuple(way(rerule, score, leaves) for leaves in ends)
-            (values, *others), (end, *_) = zip(*(found for found, _ in ways), strict=True)
-            values = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), values, *others) if others else values
-        elif self.cut is None:
-            values, end = _repeated(score, rows, len(ends)).read(_joined(ends))
-        else:
-            features, outputs = self.cut.observed(self.network.merge(ends[0], score.context))
-            values, end = score.quantity.read(outputs, ends[0])
-        drawn = (self.readings is not None and self.readings.draw) or draws(graph.get_operations()[begin:])
-        return values, end, features, (*ways, None, None)[:2], drawn
+        yield
+        self.drawn |= draws(graph.get_operations()[begin:]) or (self.readings is not None and self.readings.draw)
 
     def start(self, points, seeds, fed) -> Leaves:
         """The baseline of each explained input, by its rule or as it was fed; () where it is found otherwise."""
@@ -195,15 +220,16 @@ class _Build:
             for given, rule, value, leaf in zip(fed, found, points, network.explained, strict=True)
         )
 
-    def pose(self, plain, points, seeds, chunk, base: Leaves, x: Leaves) -> tuple[Problem, boundary.Crossing | None]:
-        """The problem, at the input or at the layer, with its baseline."""
+    def pose(self, plain, values, begun: Problem, x: Leaves) -> tuple[Problem, boundary.Crossing | None]:
+        """The problem, at the input or at the layer, with its baseline; `values` are the outputs at x."""
         question, network = self.question, self.network
+        points, base, seeds, chunk = begun.x, begun.baseline, begun.seed, begun.chunk
         rerule = functools.partial(slices.rerule, network.model())
         crossing = None
         at_layer = question.baseline.rule if isinstance(question.baseline, AtLayer) else None
         references: Leaves = ()
         if isinstance(question.baseline, Boundary) and points:
-            crossing = _search(question.baseline, plain, points)
+            crossing = _search(question.baseline, plain, values, points)
             base = crossing.points
         elif isinstance(question.baseline, Dataset):
             references = network.inner(self.arrays) if points else self.arrays
@@ -230,7 +256,7 @@ class _Build:
             pairs = zip(self.arrays, plain.context, strict=True)
             base = tuple(tf.broadcast_to(t, tf.shape(x)) if t.shape.num_elements() else x for t, x in pairs)
         if isinstance(question.baseline, Boundary) and not points:
-            crossing = _search(question.baseline, score, x)
+            crossing = _search(question.baseline, score, values, x)
             return Problem(score, x, crossing.points, seeds, chunk, (), source, rerule, dtype=network.dtype), crossing
         if at_layer is not None:
             if isinstance(at_layer, Dataset):
@@ -281,6 +307,13 @@ def _joined(ends: tuple[Leaves, ...]) -> Leaves:
     return tuple(tf.concat(leaves, 0) for leaves in zip(*ends, strict=True))
 
 
+def _places(scores: tf.Tensor, rows: tf.Tensor, times: int) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor | None]:
+    """(F at x, at x', between them [B, P]) of scores at places one below another; None where there are none."""
+    base = scores[rows : 2 * rows] if times > 1 else None
+    between = tf.transpose(tf.reshape(scores[2 * rows :], [times - 2, -1])) if times > 2 else None
+    return scores[:rows] if times > 1 else scores, base, between
+
+
 def _finite(leaf: tf.Tensor) -> tf.Tensor:
     return tf.reduce_all(tf.math.is_finite(leaf), beyond_rows(leaf))
 
@@ -318,9 +351,9 @@ def _apply(rules: tuple[Baseline | None, ...], x: Leaves, seeds: tf.Tensor, name
     return tuple(leaves)
 
 
-def _search(rule: Boundary, score: Score, x: Leaves) -> boundary.Crossing:
-    """The boundary of the predicted class, by the logits where they can be reached: their gradient does not vanish."""
-    return boundary.search(margin(score.logits, x), x, rule.radii, rule.steps)
+def _search(rule: Boundary, score: Score, values: Any, x: Leaves) -> boundary.Crossing:
+    """The boundary of the class predicted by what was read at x."""
+    return boundary.search(margin(score, values), x, rule.radii, rule.steps)
 
 
 def _is_cut(problem: Problem) -> bool:

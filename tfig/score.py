@@ -245,20 +245,18 @@ class Score:
 class Margin:
     """How clearly points are still classified like x: positive on x's side of the decision boundary, 0 on it, [N].
 
-    Several units: score of the class minus the best other one. One unit behind a sigmoid: distance from one half
-    (probability) or zero (logit), signed.
+    Several units: score of the class minus the best other one. One unit behind a sigmoid: its logit, signed.
     """
 
     score: Score
     label: tf.Tensor
-    threshold: float
 
     def __call__(self, points: Leaves) -> tf.Tensor:
         """The margin at `points`, [N]."""
         values = self.score.values(points)
         if values.shape[-1] == 1:
             side = tf.cast(2 * self.label - 1, values.dtype)
-            return side * (values[:, 0] - self.threshold)
+            return side * values[:, 0]
         own = tf.one_hot(self.label, extent(values, -1), on_value=True, off_value=False)
         others = tf.where(own, tf.constant(-np.inf, values.dtype), values)
         value = tf.reduce_sum(tf.where(own, values, tf.zeros([], values.dtype)), -1)
@@ -287,24 +285,25 @@ class Margin:
         return dataclasses.replace(self, score=self.score.take(rows), label=tf.gather(self.label, rows))
 
 
-def margin(score: Score, x: Leaves) -> Margin:
-    """The margin by which rows `x` are classified as they are.
+def margin(score: Score, values: Any) -> Margin:
+    """The margin by which rows whose outputs are `values` are classified as they are.
+
+    By the logits, where a softmax or sigmoid can be opened: their gradient does not vanish.
 
     Raises:
         ValueError: the outputs have no decision boundary (regression, a callable target).
     """
     if score.quantity.function is not None:
         raise ValueError("baseline='boundary' needs classes, and a callable target has none; pass another baseline.")
-    values = score.values(x)
     if values.shape[-1] != 1:
-        return Margin(score, tf.argmax(values, -1, tf.int32), 0.0)
+        return Margin(score.logits, tf.argmax(values, -1, tf.int32))
     if score.end != "Sigmoid":
         raise ValueError(
             "baseline='boundary' needs a classifier, and a single output without a sigmoid is a regression; "
             "pass another baseline."
         )
     threshold = 0.0 if score.quantity.output == "logits" else 0.5
-    return Margin(score, tf.cast(values[:, 0] > threshold, tf.int32), threshold)
+    return Margin(score.logits, tf.cast(values[:, 0] > threshold, tf.int32))
 
 
 def resolve(values: tf.Tensor, target: tf.Tensor, against: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -26,35 +26,53 @@ def total(problem: Problem, count: int | tf.Tensor, like: Any, term: Term) -> An
     (sample, row) pairs are evaluated together in chunks of at most ``problem.chunk`` rows (at least one sample at
     a time), so memory is flat in `count` and one trace serves every number of rows.
     """
-    rows = problem.rows
-    width = tf.maximum(problem.chunk // rows, 1)
 
-    def add(start, sums):
-        taken = tf.minimum(width, count - start)
-        pair = tf.range(taken * rows)
-        row, sample = pair % rows, start + pair // rows
-        terms = term(problem.take(row), sample, row)
-
+    def add(sums: Any, terms: Any, turn: tf.Tensor, taken: tf.Tensor) -> Any:
         def fold(value, running):
             return running + tf.reduce_sum(tf.reshape(value, tf.concat([[taken], tf.shape(running)], 0)), 0)
 
-        return start + taken, tf.nest.map_structure(fold, terms, sums)
+        return tf.nest.map_structure(fold, terms, sums)
 
-    start = tf.constant(0)
-    zeros = tf.nest.map_structure(tf.zeros_like, like)
-    return tf.while_loop(lambda start, sums: start < count, add, (start, zeros), parallel_iterations=1)[1]
+    return _folded(problem, count, tf.nest.map_structure(tf.zeros_like, like), term, add)
 
 
 def each(problem: Problem, count: int | tf.Tensor, like: Any, term: Term) -> Any:
     """term(s) of every sample, not summed: a nest of [B, count, ...] where `like` is a nest of [B, ...]."""
+    turns = -(-count // _width(problem))
+    arrays = tf.nest.map_structure(
+        lambda one: tf.TensorArray(one.dtype, turns, infer_shape=False, element_shape=[None, *one.shape[1:]]), like
+    )
+    shapes: list[tf.TensorShape] = []
 
-    def apart(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> Any:
-        return tf.nest.map_structure(lambda value: slotted(value, sample, count), term(p, sample, row))
+    def write(arrays: Any, terms: Any, turn: tf.Tensor, taken: tf.Tensor) -> Any:
+        shapes.extend(value.shape[1:] for value in tf.nest.flatten(terms))
+        return tf.nest.map_structure(lambda array, value: array.write(turn, value), arrays, terms)
 
-    def room(value: tf.Tensor) -> tf.Tensor:
-        return tf.zeros(tf.concat([[problem.rows, count], tf.shape(value)[1:]], 0), value.dtype)
+    def apart(array: tf.TensorArray) -> tf.Tensor:
+        together = tf.ensure_shape(array.concat(), [None, *shapes.pop(0)])  # a sample after another
+        inner = [extent(together, axis) for axis in beyond_rows(together)]
+        parts = tf.reshape(together, [count, -1, *inner])
+        return tf.transpose(parts, [1, 0, *range(2, len(parts.shape))])
 
-    return total(problem, count, tf.nest.map_structure(room, like), apart)
+    return tf.nest.map_structure(apart, _folded(problem, count, arrays, term, write))
+
+
+def _width(problem: Problem) -> tf.Tensor:
+    """How many samples of all rows are evaluated together."""
+    return tf.maximum(problem.chunk // problem.rows, 1)
+
+
+def _folded(problem: Problem, count: int | tf.Tensor, state: Any, term: Term, fold: Callable[..., Any]) -> Any:
+    """fold(state, terms, turn, samples taken) over all turns, a chunk of samples each."""
+    rows, width = problem.rows, _width(problem)
+
+    def step(start: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
+        taken = tf.minimum(width, count - start)
+        pair = tf.range(taken * rows)
+        row, sample = pair % rows, start + pair // rows
+        return start + taken, fold(state, term(problem.take(row), sample, row), start // width, taken)
+
+    return tf.while_loop(lambda start, _: start < count, step, (tf.constant(0), state), parallel_iterations=1)[1]
 
 
 def slotted(value: tf.Tensor, which: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:

@@ -1,7 +1,8 @@
 """Integrals along the line from a baseline to x: quadrature rules, fixed and placed by probing, refined on demand."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +19,9 @@ RULES = ("midpoint", "trapezoid", "left", "right", "gauss_legendre", "adaptive")
 
 PARTS = 8
 """Stretches of a path of which adaptive nodes know how much the score changes: a forward pass between any two."""
+
+EDGES = tuple(part / PARTS for part in range(1, PARTS))
+"""Where these stretches meet."""
 
 GRID = 16
 """Places on a path, for each node, on which adaptive nodes may lie."""
@@ -54,6 +58,25 @@ def line(start: Leaves, end: Leaves, alpha: tf.Tensor) -> Leaves:
     return tuple(a + per_row(alpha, b) * (b - a) for a, b in zip(start, end, strict=True))
 
 
+def along(problem: Problem, places: Sequence[float], like: Any, read: Callable[[Any, Leaves], Any]) -> Any:
+    """read(score, points) at places on the path, [B, len(places), ...] where `like` is [B, ...]."""
+    table = tf.constant(places, tf.float32)
+
+    def term(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> Any:
+        alpha = tf.gather(table, sample)
+        points = line(p.baseline, p.x, alpha)
+        if 1.0 in places:  # x itself, where rounding would leave a hair
+            points = tuple(tf.where(per_row(alpha == 1, x), x, a) for a, x in zip(points, p.x, strict=True))
+        return read(p.score, points)
+
+    return each(problem, len(places), like, term)
+
+
+def scores(problem: Problem, places: Sequence[float]) -> tf.Tensor:
+    """F at places on the path, by forward passes: [B, len(places)]."""
+    return along(problem, places, tf.TensorSpec([None], problem.dtype), lambda score, points: score(points))
+
+
 def integrate(problem: Problem, count: int | tf.Tensor, at: At) -> Leaves:
     """(x - x') * sum{ w[k] dF(x' + a[k] (x - x')) : k = 0...count-1 }, by nodes a and weights w."""
 
@@ -84,12 +107,7 @@ def adaptive(problem: Problem, counts: list[int]) -> Levels:
     dF is what F changes by in each of `PARTS` even stretches, measured by forward passes between them; range, the
     largest F less the smallest, keeps every stretch in view, and what the rounding of F makes of dF from moving nodes.
     """
-    edges = tf.constant(np.arange(1, PARTS) / PARTS, tf.float32)
-
-    def probe(p: Problem, sample: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
-        return p.score(line(p.baseline, p.x, tf.gather(edges, sample)))
-
-    between = each(problem, PARTS - 1, problem.at_x, probe)
+    between = problem.between if problem.between is not None else scores(problem, EDGES)
     values = tf.concat([problem.at_baseline[:, tf.newaxis], between, problem.at_x[:, tf.newaxis]], 1)
     whole = tf.reduce_max(values, -1, keepdims=True) - tf.reduce_min(values, -1, keepdims=True)
     density = tf.cast(tf.sqrt(tf.abs(values[:, 1:] - values[:, :-1]) + FLOOR * whole), tf.float32) + 1e-20

@@ -54,6 +54,11 @@ class IntegratedGradients(Method):
             at_least("tolerance", self.tolerance, 0)
             whole("max_steps", self.max_steps, self.steps)
 
+    @property
+    def places(self) -> tuple[float, ...]:
+        """Where adaptive nodes probe."""
+        return path.EDGES if self.rule == "adaptive" else ()
+
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """The integral, refined if a tolerance is set."""
         counts = [self.steps]

@@ -115,6 +115,11 @@ class BoundaryIG(Method):
         one_of("rule", self.rule, RULES)
         whole("steps", self.steps, 2 if self.rule == "trapezoid" else 1)
 
+    @property
+    def places(self) -> tuple[float, ...]:
+        """As integrated gradients."""
+        return IntegratedGradients(self.steps, self.rule).places
+
     def attribute(self, problem: Problem) -> tuple[Leaves, Trace]:
         """As integrated gradients."""
         return IntegratedGradients(self.steps, self.rule).attribute(problem)
