@@ -42,18 +42,17 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
     end, start = flat(problem.x), flat(problem.baseline)
     way = end - start
     lengths = tf.abs(way)
-    length = tf.reduce_sum(lengths, 1)
+    still, length = lengths == 0, tf.reduce_sum(lengths, 1)
     near = 1e-9 * length
     place = tf.cast(fraction * tf.cast(tf.shape(end)[1] - 1, tf.float64), tf.int32)
 
     def step(i, gone, found):
         """One gradient; `gone` is the share of its own way that each coordinate has gone."""
-        # x itself at its end, where rounding would leave a hair.
-        _, leaves = value_and_gradient(problem.score, shaped(tf.where(gone < 1, start + gone * way, end)))
+        _, leaves = value_and_gradient(problem.score, shaped(start + gone * way))
         gradient = flat(leaves)
         slopes = tf.abs(joined(leaves))
         slopes = slopes if slopes.dtype.size > 4 else tf.cast(slopes, tf.float32)
-        slopes = tf.where(lengths > 0, slopes, tf.constant(np.inf, slopes.dtype))
+        slopes = tf.where(still, tf.constant(np.inf, slopes.dtype), slopes)
         alpha = tf.cast(i + 1, gone.dtype) / steps
         low, high = tf.maximum(alpha - distance, 0.0), tf.minimum(alpha + distance, 1.0)
 
@@ -65,13 +64,13 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
             size = tf.where(caught < high, slopes, tf.constant(np.inf, slopes.dtype))
             limit = tf.minimum(nth_smallest(size, place), slopes.dtype.max)
             chosen = size <= limit[:, tf.newaxis]
-            left = high - caught
-            reach = tf.reduce_sum(tf.where(chosen, left * lengths, 0.0), 1)
+            left = tf.cast(chosen, caught.dtype) * (high - caught)
+            reach = tf.reduce_sum(left * lengths, 1)
             gamma = tf.where(reach > 0, missing / tf.where(reach > 0, reach, 1.0), INFINITE)
-            share = gamma[:, tf.newaxis]
-            # Exactly at its bound, or it would stay open and count among the smallest gradients.
-            reached = tf.where(share < 1, caught + tf.maximum(share, 0.0) * left, high)
-            moved = tf.where(chosen & (going & ~there)[:, tf.newaxis], reached, caught)
+            # Too far and back, exactly to its bound, or it would stay open and count among the smallest gradients.
+            share = tf.where(gamma < 1, tf.maximum(gamma, 0.0), 2.0)
+            share = tf.where(going & ~there, share, 0.0)
+            moved = tf.minimum(caught + share[:, tf.newaxis] * left, high)
             stuck = ~tf.reduce_any(chosen, 1)
             return going & ~there & (gamma > 1) & ~stuck, moved
 
@@ -79,7 +78,7 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
         state = (tf.fill(tf.shape(length), ~last), gone)
         moved = tf.while_loop(lambda going, _: tf.reduce_any(going), move, state, parallel_iterations=1)[1]
         # At last, by the gradient there, what rounding of the lengths may have left to go.
-        moved = tf.where(last, tf.ones_like(moved), moved)
+        moved = tf.maximum(moved, tf.cast(last, moved.dtype))
         return i + 1, moved, found + (moved - gone) * way * gradient
 
     state = (tf.constant(0), tf.zeros_like(start), tf.zeros_like(start))
@@ -91,24 +90,35 @@ def nth_smallest(values: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
     """The n-th smallest, from 0, of each row of `values` [N, D], float32 or float64 and not negative: [N].
 
     Digit by digit of their bits, which rise as such numbers do: a histogram finds the digit of the n-th among those
-    that share the digits before. A sort takes seven times as long.
+    that share the digits before, which are soon few. A sort takes a dozen times as long.
     """
-    bits = tf.bitcast(values, tf.int32 if values.dtype == tf.float32 else tf.int64)
-    left, alike, found = tf.fill([extent(bits, 0)], n), tf.ones_like(values, tf.bool), tf.zeros_like(bits[:, 0])
-    top = 8 * bits.dtype.size - 1  # the sign is 0
+    whole = tf.bitcast(values, tf.int32 if values.dtype == tf.float32 else tf.int64)
+    rows, top = extent(whole, 0), 8 * whole.dtype.size - 1 - DIGIT  # the sign is 0
+    digit = tf.cast(tf.bitwise.right_shift(whole, top), tf.int32)
+    counts = tf.math.bincount(digit, minlength=1 << DIGIT, maxlength=1 << DIGIT, axis=-1)
+    left, below = _digit(counts, tf.fill([rows], n))
+    found = tf.bitwise.left_shift(tf.cast(below, whole.dtype), tf.constant(top, whole.dtype))
+    # All infinite numbers are one, and may be many.
+    place = tf.where((digit == below[:, tf.newaxis]) & tf.math.is_finite(values))
+    row, bits = tf.cast(place[:, 0], tf.int32), tf.gather_nd(whole, place)
     while top:
-        wide = min(DIGIT, top)
-        top -= wide
-        digit = tf.cast(tf.bitwise.right_shift(bits, top) & ((1 << wide) - 1), tf.int32)
-        counts = tf.math.bincount(
-            digit, weights=tf.cast(alike, values.dtype), minlength=1 << wide, maxlength=1 << wide, axis=-1
-        )
-        reached = tf.cast(tf.cumsum(counts, 1), tf.int32)
-        below = tf.reduce_sum(tf.cast(reached <= left[:, tf.newaxis], tf.int32), 1)  # digits that lie wholly before
-        left -= tf.gather(tf.pad(reached, [[0, 0], [1, 0]]), below, axis=1, batch_dims=1)
-        alike &= digit == below[:, tf.newaxis]
+        size = 1 << min(DIGIT, top)
+        top -= min(DIGIT, top)
+        digit = tf.cast(tf.bitwise.right_shift(bits, top) & (size - 1), tf.int32)
+        counts = tf.math.bincount(row * size + digit, minlength=rows * size, maxlength=rows * size)
+        left, below = _digit(tf.reshape(counts, [rows, size]), left)
         found += tf.bitwise.left_shift(tf.cast(below, bits.dtype), tf.constant(top, bits.dtype))
+        alike = digit == tf.gather(below, row)
+        row, bits = row[alike], bits[alike]
     return tf.bitcast(found, values.dtype)
+
+
+def _digit(counts: tf.Tensor, n: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """(which of its digit the n-th is, that digit; 0 where there are too few), of how often each is there, [N, K]."""
+    reached = tf.cumsum(counts, 1)
+    wholly = tf.cast(reached <= n[:, tf.newaxis], tf.int32)  # digits that lie wholly before
+    below = tf.reduce_sum(wholly, 1)
+    return n - tf.reduce_sum(wholly * counts, 1), tf.where(below < tf.shape(counts)[1], below, 0)
 
 
 def focus(problem: Problem, steps: int, sigma: float) -> tuple[Leaves, tf.Tensor]:
