@@ -241,6 +241,24 @@ def test_the_model_is_evaluated_as_often_as_said_and_a_path_at_once(method, ends
     assert seen[0] == 2 * ends and sum(seen) == 2 * (ends + between)
 
 
+def test_a_path_is_read_at_its_very_ends():
+    """x' + 1 (x - x') is not x."""
+    seen = []
+
+    def look(x):
+        seen.extend(x)
+        return x
+
+    def model(x):
+        return tf.reduce_sum(tf.ensure_shape(tf.numpy_function(look, [x], tf.float32), x.shape), 1, keepdims=True) * x
+
+    x, base = (np.random.default_rng(0).normal(size=(2, 3, 5)) * [[[1]], [[1e3]]]).astype("float32")
+    assert (base + (x - base) != x).any()
+    tfig.explain(model, x, tfig.IntegratedGradients(4), target=0, baseline=base)
+    for row in (*x, *base):
+        assert any(np.array_equal(row, one) for one in seen)
+
+
 def test_rows_are_split_over_four_devices():
     script = pathlib.Path(__file__).with_name("four_devices.py")
     ran = subprocess.run([sys.executable, "-W", "ignore", script], check=False, capture_output=True, text=True)
