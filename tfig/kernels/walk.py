@@ -99,8 +99,9 @@ def nth_smallest(values: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
     left, below = _digit(counts, tf.fill([rows], n))
     found = tf.bitwise.left_shift(tf.cast(below, whole.dtype), tf.constant(top, whole.dtype))
     # All infinite numbers are one, and may be many.
-    place = tf.where((digit == below[:, tf.newaxis]) & tf.math.is_finite(values))
-    row, bits = tf.cast(place[:, 0], tf.int32), tf.gather_nd(whole, place)
+    place = tf.where(tf.reshape((digit == below[:, tf.newaxis]) & tf.math.is_finite(values), [-1]))[:, 0]
+    row = tf.cast(place // tf.cast(extent(whole, 1), place.dtype), tf.int32)
+    bits = tf.gather(tf.reshape(whole, [-1]), place)
     while top:
         size = 1 << min(DIGIT, top)
         top -= min(DIGIT, top)
