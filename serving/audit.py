@@ -76,5 +76,5 @@ def reached(graph: Any) -> Iterator[tuple[str, Any]]:
 
 
 def overridden(graph: Any) -> bool:
-    """Whether the gradient of some operation is overridden in a graph."""
-    return any(node.attr["_gradient_op_type"].s for _, node in reached(graph))
+    """Whether a method overrides the gradient of some operation in a graph; the model may have gradients of its own."""
+    return any(node.attr["_gradient_op_type"].s.startswith(b"tfig_") for _, node in reached(graph))

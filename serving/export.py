@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import uuid
+import warnings
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,7 @@ def export(
         hidden.mkdir(parents=True)
         # Gradients that a method overrides cannot be saved as functions of their own.
         overridden = any(audit.overridden(one.posed.program.run.graph.as_graph_def()) for one in served.values())
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=not overridden)
-        tf.saved_model.save(module, os.fspath(hidden), signatures, options)
+        _save(module, hidden, signatures, not overridden)
         audit.check(hidden)
         flat.write(
             hidden,
@@ -128,6 +128,22 @@ def export(
         shutil.rmtree(hidden, ignore_errors=True)
         if created and not any(directory.iterdir()):
             directory.rmdir()
+
+
+def _save(module: tf.Module, folder: Path, signatures: Mapping[str, Any], gradients: bool) -> None:
+    """A SavedModel; for whoever loads it, with the gradients that the model defines itself, where they can be saved."""
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=gradients)
+    try:
+        tf.saved_model.save(module, os.fspath(folder), signatures, options)
+    except ValueError as error:
+        if not gradients or "gradient" not in str(error):
+            raise
+        warnings.warn(
+            "a gradient that the model defines itself (tf.custom_gradient) cannot be saved, so that the export "
+            f"answers, but whoever loads it with TensorFlow cannot differentiate it: {str(error)[:200]}",
+            stacklevel=3,
+        )
+        _save(module, folder, signatures, False)
 
 
 def _source(model: Any) -> Any:
@@ -181,6 +197,13 @@ def _served(
     """An explanation posed to one row of zeros: its program, and what it is fed by default."""
     if np.ndim(explainer.seed):
         raise ValueError(f"explanation {name!r} has a seed for each row; export it with one seed.")
+    free = [leaf for leaf in leaves if None in leaf.shape[1:]]
+    if free and explainer.method.stepwise and slices.loops(explainer.model):
+        raise ValueError(
+            f"explanation {name!r} ({explainer.method.name}) unrolls loops over time, so that what is served is for "
+            f"one number of steps, and input {free[0].name!r} takes any: {list(free[0].shape)}. Export a model with a "
+            "fixed number of steps and the same weights, or another method."
+        )
     empty = [
         np.zeros([1, *(size or 1 for size in leaf.shape[1:])], tf.as_dtype(leaf.compute_dtype).as_numpy_dtype)
         for leaf in leaves
@@ -192,6 +215,11 @@ def _served(
         if isinstance(error, TypeError) or "radient" in type(error).__name__:
             advice = " (was it saved with experimental_custom_gradients=False?)"
         several = " (what is given at export holds for every row: pass one)" if "row" in str(error) else ""
+        if free and "shape" in str(error):
+            several = (
+                f" (input {free[0].name!r} takes {list(free[0].shape)}, and 1 stands for what is free: give a rule, or "
+                "one number, in place of arrays, or export a model of one size)"
+            )
         raise ValueError(f"explanation {name!r} cannot be made: {error}{advice}{several}") from error
     if explainer.method.sides(empty):
         raise ValueError(

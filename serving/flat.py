@@ -27,9 +27,12 @@ def write(folder: Path, explanations: Mapping[str, tuple[Any, Any]]) -> None:
     for meta in model.meta_graphs:
         laid = [node for name, (full, called) in explanations.items() for node in _turn(meta, name, full, called)]
         meta.graph_def.node.extend(_merged(laid))
+        # What the gradients that a model defines itself need is known by name.
+        needed = [node.captured_tensor for node in meta.object_graph_def.nodes if node.HasField("captured_tensor")]
         for function in meta.graph_def.library.function:
-            answers = {value.split(":")[0] for value in function.ret.values()}
-            _replace(function.node_def, _merged(list(function.node_def), answers))
+            kept = {value.split(":")[0] for value in function.ret.values()}
+            kept |= {_node(one) for one in needed if one.concrete_function == function.signature.name}
+            _replace(function.node_def, _merged(list(function.node_def), kept))
     path.write_bytes(model.SerializeToString(deterministic=True))
     # It tells of the graph that was.
     (folder / "fingerprint.pb").unlink(missing_ok=True)

@@ -264,7 +264,8 @@ class Served:
             image, last = self._image(end, leaves), moved(leaf, axis)
             if image is None or len(leaf.shape) != 4 or not self.pictures:
                 continue
-            draw = _drawing(tf.TensorSpec(last.shape, last.dtype), tf.TensorSpec(image.shape, image.dtype), top)
+            over = (tf.TensorSpec(one.shape, one.dtype) for one in (last, image))
+            draw = _drawing(*over, top, self.posed.layer is not None and not self.explainer.method.of_input)
             named[protocol.of(protocol.HEATMAP, end)], named[protocol.overlay(end)] = draw(last, image)
         return {name: self._filled(value) for name, value in named.items()}
 
@@ -286,11 +287,16 @@ class Served:
 
 
 @functools.lru_cache(maxsize=32)
-def _drawing(maps: tf.TensorSpec, images: tf.TensorSpec, top: float | None) -> Any:
-    """(heat map, PNG files) of maps over images, traced once for all explanations that draw such."""
+def _drawing(maps: tf.TensorSpec, images: tf.TensorSpec, top: float | None, inside: bool) -> Any:
+    """(heat map, PNG files) of maps over images, traced once for all explanations that draw such.
+
+    Args:
+        inside: whether maps are of a layer's size, which may be known to be the images' own.
+    """
 
     def draw(maps: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        shown = picture.heatmap(maps, None if maps.shape[1:3] == images.shape[1:3] else tf.shape(images)[1:3])
+        known = maps.shape[1:3].is_fully_defined() and maps.shape[1:3] == images.shape[1:3]
+        shown = picture.heatmap(maps, tf.shape(images)[1:3] if inside and not known else None)
         return shown, tf.io.encode_png(picture.paint(shown, images, 0.6, top))
 
     return traced(draw, [maps, images])

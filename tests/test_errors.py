@@ -160,3 +160,15 @@ def test_callables_and_saved_models(model, tmp_path):
         tfig.explain(model.predict, X)
     found = tfig.explain(loaded_two, case.x).attributions
     np.testing.assert_allclose(found["table"], tfig.explain(two, case.x).attributions["table"], atol=1e-6)
+
+
+def test_a_failed_assertion_of_the_model_says_what_it_says():
+    class Checked(keras.layers.Layer):
+        def call(self, x):
+            tf.debugging.assert_less_equal(tf.reduce_max(x), 10.0, message="pixels are above ten")
+            return x
+
+    model = keras.Sequential([keras.Input((6,)), Checked(), keras.layers.Dense(3)])
+    for method in ("gradient", "integrated_gradients"):
+        with pytest.raises(ValueError, match=r"the model failed \(assertion failed: \[pixels are above ten\]"):
+            tfig.explain(model, np.full((2, 6), 100, "float32"), method)

@@ -1,6 +1,8 @@
 """The contract of an explainable SavedModel, rule by rule, on the session that TensorFlow Serving uses."""
 
 import json
+import subprocess
+import sys
 import threading
 
 import cv2
@@ -292,6 +294,82 @@ def test_few_copies_of_the_model_and_what_is_only_read_is_not_differentiated(tmp
         convolutions, gradients = (inside(needed.values(), kind) for kind in ("Conv2D", "Conv2DBackpropInput"))
         read, differentiated = copies[name]
         assert (convolutions, gradients) == (2 * (read + differentiated), 2 * differentiated), name
+
+
+def test_gradients_that_a_model_defines_itself_are_there_when_it_is_loaded(tmp_path):
+    @tf.custom_gradient
+    def doubled(x):
+        return 2 * x, lambda dy: 3 * dy * x
+
+    inputs = keras.Input((6,), name="x")
+    h = L.Dense(8, activation="swish")(L.Rescaling(1.0)(L.Lambda(doubled)(inputs)))
+    model = keras.Model(inputs, L.Dense(3, activation="softmax")(h))
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+    folder = tfig.export(model, tmp_path / "m", {"ig": tfig.IntegratedGradients(4), "out": "occlusion"}, warmup=False)
+    # In a process that has not made the model, and so has none of its gradients.
+    script = (
+        "import sys, numpy as np, tensorflow as tf, tfig\n"
+        "loaded, x = tf.saved_model.load(sys.argv[1]), np.load(sys.argv[2])\n"
+        "np.save(sys.argv[2], tfig.explain(loaded, x, 'gradient', target=1).attributions)\n"
+        "tfig.export(loaded, sys.argv[3], {'again': 'gradient'}, warmup=False)\n"
+    )
+    np.save(tmp_path / "x.npy", x)
+    subprocess.run([sys.executable, "-c", script, folder, tmp_path / "x.npy", tmp_path / "again"], check=True)
+    expected = tfig.explain(model, x, "gradient", target=1).attributions
+    np.testing.assert_allclose(np.load(tmp_path / "x.npy"), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_a_gradient_that_cannot_be_saved_is_told(tmp_path):
+    @tf.custom_gradient
+    def doubled(x):
+        def gradient(dy):
+            raise NotImplementedError("not yet")
+
+        return 2 * x, gradient
+
+    inputs = keras.Input((6,), name="x")
+    model = keras.Model(inputs, L.Dense(3, activation="softmax")(L.Lambda(doubled)(inputs)))
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+    with pytest.warns(UserWarning, match="cannot be saved, so that the export answers, but whoever loads it"):
+        folder = tfig.export(model, tmp_path / "m", {"out": "feature_ablation"}, warmup=False)
+    with Servable(folder) as servable:
+        answer = servable.predict("out", {"x": proto(x)})
+    expected = tfig.explain(model, x, "feature_ablation").attributions
+    np.testing.assert_array_equal(tf.make_ndarray(answer["attributions"]), expected)
+
+
+def test_maps_of_a_layer_are_drawn_over_images_of_any_size(tmp_path):
+    inputs = keras.Input((None, None, 3), name="x")
+    h = L.Conv2D(4, 3, strides=2, padding="same", activation="relu", name="c")(inputs)
+    model = keras.Model(inputs, L.Dense(5, activation="softmax")(L.GlobalAveragePooling2D()(h)))
+    asked = {"cam": "grad_cam", "ig": tfig.Explainer(model, tfig.IntegratedGradients(2), layer="c"), "g": "gradient"}
+    with Servable(tfig.export(model, tmp_path / "m", asked)) as servable:
+        for side in (12, 16):
+            x = np.random.default_rng(0).uniform(size=(3, side, side, 3)).astype("float32")
+            for name, method in asked.items():
+                answer = servable.predict(name, {"x": proto(x)})
+                e = method(x) if isinstance(method, tfig.Explainer) else tfig.explain(model, x, method)
+                np.testing.assert_allclose(tf.make_ndarray(answer["heatmap"]), e.heatmap(), rtol=1e-4, atol=1e-6)
+                drawn = servable.predict(protocol.pictured(name)["overlay"], {"x": proto(x)})["overlay_bytes"]
+                assert tf.io.decode_png(tf.make_ndarray(drawn)[0]).shape == (side, side, 3)
+
+
+def test_no_rows_have_no_explanations(tmp_path):
+    model = keras.Sequential([keras.Input((6,), name="x"), L.Dense(3, activation="softmax")])
+    asked = ("integrated_gradients", "smoothgrad", "occlusion", "guided_ig", "lrp")
+    loaded = tf.saved_model.load(str(tfig.export(model, tmp_path / "m", {name: name for name in asked}, warmup=False)))
+    for name in asked:
+        assert loaded.signatures[name](x=tf.zeros((0, 6)))["attributions"].shape == (0, 6)
+
+
+def test_loops_over_any_number_of_steps_are_refused_where_they_are_unrolled(tmp_path):
+    inputs = keras.Input((None, 4), name="x")
+    model = keras.Model(inputs, L.Dense(3, activation="softmax")(L.LSTM(6)(inputs)))
+    with pytest.raises(ValueError, match=r"lrp\) unrolls loops over time.*'x' takes any: \[None, None, 4\]"):
+        tfig.export(model, tmp_path / "m", {"e": "lrp"})
+    references = tfig.baselines.Dataset(np.zeros((3, 7, 4), "float32"))
+    with pytest.raises(ValueError, match=r"input 'x' takes \[None, None, 4\], and 1 stands for what is free"):
+        tfig.export(model, tmp_path / "m", {"e": "expected_gradients"}, baseline=references)
 
 
 def test_explanations_do_not_pay_for_each_other(tmp_path):

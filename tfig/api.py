@@ -25,6 +25,9 @@ from tfig.provenance import provenance
 from tfig.score import NOTHING, RUNNER_UP
 from tfig.survey import embedding, last_map, oriented, read_by, survey, switched
 
+WHERE = re.compile(r"Graph execution error|Detected at node|File \"|<stack traces|\[\[")
+"""What TensorFlow's errors begin lines with that say where it was, not what."""
+
 CHUNK_ELEMENTS = 2**22
 """Input elements evaluated together where no batch_size is given: 27 images of 224 x 224 x 3."""
 
@@ -438,7 +441,8 @@ class Explainer:
 
 def _failed(compiled: Program, message: str) -> ValueError:
     """What stopped a program while it ran, in words."""
-    reason = next((line for line in message.splitlines() if "execution error" not in line and line.strip()), message)
+    lines = (line.strip() for line in message.splitlines())
+    reason = next((line for line in lines if line and not WHERE.match(line)), message)
     if compiled.calls:
         return ValueError(
             f"the callable target failed ({reason[:200]}). It is asked of more and of fewer rows than x has, so it "

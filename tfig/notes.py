@@ -108,7 +108,7 @@ def _sums(e: Explanation) -> list[str]:
             rule = "" if e.parameters.get("rule") == "adaptive" else "rule='adaptive' or "
             more = f", or use {rule}tolerance=" if "tolerance" in e.parameters else ""
             zeros = "zeros have no length or deviation"
-            advice = f": raise {ways[0]}{more}" if ways else f": try another baseline; {zeros}"
+            advice = f": raise {ways[0]}{more}" if ways else f"; another baseline may have a sum ({zeros})"
             if ways:
                 advice += (
                     "; where that changes nothing, F jumps at the baseline (x is masked there, or normalised: "

@@ -53,6 +53,9 @@ def part(function: Any, definition: tf.compat.v1.GraphDef, inputs: int, wanted: 
     held = [(outside, inside.name) for outside, inside in function.graph.captures if inside.op.name in names]
     kept = tf.compat.v1.GraphDef(versions=definition.versions, library=definition.library)
     kept.node.extend(node for node in definition.node if node.name not in others)
+    for node in kept.node:
+        if "_gradient_op_type" in node.attr:  # of the whole's tensors, which a SavedModel cannot find here
+            node.attr["_gradient_op_type"].s = b"of what is only read"
 
     def body(*leaves: tf.Tensor) -> tf.Tensor:
         capture = tf.compat.v1.get_default_graph().capture

@@ -59,7 +59,7 @@ def each(problem: Problem, count: int | tf.Tensor, like: Any, term: Term) -> Any
 
 def _width(problem: Problem) -> tf.Tensor:
     """How many samples of all rows are evaluated together."""
-    return tf.maximum(problem.chunk // problem.rows, 1)
+    return tf.maximum(problem.chunk // tf.maximum(problem.rows, 1), 1)
 
 
 def _folded(problem: Problem, count: int | tf.Tensor, state: Any, term: Term, fold: Callable[..., Any]) -> Any:

@@ -70,8 +70,8 @@ def connected(gradients: Sequence[tf.Tensor | None], x: Leaves) -> Leaves:
     if all(gradient is None for gradient in gradients):
         raise Unconnected(
             "the score does not depend on the input by differentiable operations (it does not at all, or argmax, "
-            "rounding, integer conversion or a stopped gradient stands between); explain an earlier output, or a layer "
-            "behind it."
+            "rounding, integer conversion, a Python function or a stopped gradient stands between); explain an earlier "
+            "output, or a layer behind it."
         )
     return tuple(
         tf.zeros_like(leaf) if gradient is None else tf.convert_to_tensor(gradient)
