@@ -225,8 +225,10 @@ class Mode(Baseline):
 class Boundary:
     """The nearest point found across the decision boundary of the predicted class: the baseline of Boundary-based IG.
 
-    Projected gradient descent in L2 balls of growing radius, then bisection back towards x. A row for which nothing is
-    found has ``trace["boundary_found"]`` False, NaN attributions, and a warning; `trace["boundary_distance"]` is [B].
+    Projected gradient descent in L2 balls of growing radius, then bisection back towards x; on the logits, where the
+    end of the model can be seen (of a SavedModel or a function it cannot, so that another point may be found). A row
+    for which nothing is found has ``trace["boundary_found"]`` False, NaN attributions, and a warning;
+    `trace["boundary_distance"]` is [B].
 
     Fields:
         radii: of the balls, as a share of each row's max - min.
