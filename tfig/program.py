@@ -119,16 +119,17 @@ class _Build:
         seeds = tf.stack([seed, tf.zeros_like(seed)], -1)
         start = self.start(points, seeds, fed)
         begun = Problem(plain, points, start, seeds, chunk, dtype=network.dtype)
+        rows = begun.rows
         values, times, features, ways = self.read(plain, begun)
         valid, weights = tf.ones_like(finite), None
         if self.question.quantity.function is None:
             self.units = values.shape[-1]
-            target, against, valid = resolve(values[: begun.rows], target, against)
+            target, against, valid = resolve(values[:rows], target, against)
             own, other = (tf.one_hot(which, extent(values, -1), dtype=network.dtype) for which in (target, against))
             weights = own - other
 
         plain = dataclasses.replace(plain, end=self.end, weights=weights)
-        score, base, between = _places(_repeated(plain, begun.rows, times).of(values), begun.rows, times)
+        score, base, between = _places(_repeated(plain, rows, times).of(values), rows, times)
         problem, crossing = self.pose(plain, values, begun, features)
         of_problem = not problem.references and not (method.needs_layer and problem.source is not None)
         if base is None and method.places and of_problem:
