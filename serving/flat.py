@@ -2,21 +2,28 @@
 
 For each set of outputs that a session is first asked for, it copies its graph, with all functions that any signature
 reaches, from one pass of its optimiser to the next. Operations that these outputs do not need are gone after the first
-pass; functions stay to the last, so that each set would pay for every explanation there is.
+pass; functions stay to the last, so that each set would pay for every explanation there is. Much of a copy's time
+goes into strings: what only explanations are made of has short names, and no shapes that follow from others.
 """
 
+import math
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from tfig.serving import protocol
+from tfig.serving import audit, protocol
 
 
 def write(folder: Path, explanations: Mapping[str, tuple[Any, Any]]) -> None:
     """Lay explanations out in a SavedModel's graph; its functions, which are what Python loads, lose equal constants.
+
+    What the model itself is asked for keeps its names.
 
     Args:
         folder: of the SavedModel.
@@ -25,14 +32,32 @@ def write(folder: Path, explanations: Mapping[str, tuple[Any, Any]]) -> None:
     path = folder / "saved_model.pb"
     model = SavedModel.FromString(path.read_bytes())
     for meta in model.meta_graphs:
-        laid = [node for name, (full, called) in explanations.items() for node in _turn(meta, name, full, called)]
-        meta.graph_def.node.extend(_merged(laid))
+        graph, library = meta.graph_def, meta.graph_def.library
+        laid = _merged([node for name, one in explanations.items() for node in _turn(meta, name, *one)])
+        names = _shorten(laid)
+        for definition in meta.signature_def.values():
+            for one in definition.outputs.values():
+                one.name = _renamed(one.name, names)
+        own = _reached(graph.node, library) - _reached(laid, library)
+        graph.node.extend(laid)
         # What the gradients that a model defines itself need is known by name.
         needed = [node.captured_tensor for node in meta.object_graph_def.nodes if node.HasField("captured_tensor")]
-        for function in meta.graph_def.library.function:
-            kept = {value.split(":")[0] for value in function.ret.values()}
-            kept |= {_node(one) for one in needed if one.concrete_function == function.signature.name}
+        for function in library.function:
+            called = function.signature.name
+            known = {_node(one) for one in needed if one.concrete_function == called}
+            kept = {value.split(":")[0] for value in function.ret.values()} | known
             _replace(function.node_def, _merged(list(function.node_def), kept))
+            if called not in own and not known:
+                for node in function.node_def:
+                    if node.name not in kept:
+                        node.attr.pop("_output_shapes", None)
+                names = _shorten(function.node_def)
+                for outputs in (function.ret, function.control_ret):
+                    outputs.update({name: _renamed(one, names) for name, one in outputs.items()})
+        for nodes in (graph.node, *(function.node_def for function in library.function)):
+            for node in nodes:
+                if node.op == "Const":
+                    _shrink(node.attr["value"].tensor)
     path.write_bytes(model.SerializeToString(deterministic=True))
     # It tells of the graph that was.
     (folder / "fingerprint.pb").unlink(missing_ok=True)
@@ -109,10 +134,46 @@ def _merged(nodes: list[Any], kept: Set[str] = frozenset()) -> list[Any]:
             same[node.name] = first.setdefault(value, node.name)
     left = [node for node in nodes if same.get(node.name, node.name) == node.name]
     for node in left:
-        for i, one in enumerate(node.input):
-            name = one.removeprefix("^").split(":")[0]
-            node.input[i] = one.replace(name, same.get(name, name), 1)
+        _replace(node.input, [_renamed(one, same) for one in node.input])
     return left
+
+
+def _shorten(nodes: Sequence[Any]) -> dict[str, str]:
+    """Give operations short names, returned by those they had: how many are before them, and what they ended in.
+
+    Their order stays: by it the optimiser decides what it multiplies first.
+    """
+    order = sorted(node.name for node in nodes)
+    wide = len(f"{len(order):x}")
+    names = {name: f"S{i:0{wide}x}/{name.rsplit('/', 1)[-1]}" for i, name in enumerate(order)}
+    for node in nodes:
+        node.name = names[node.name]
+        _replace(node.input, [_renamed(one, names) for one in node.input])
+        if "_class" in node.attr:
+            beside = [one.decode().removeprefix("loc:@") for one in node.attr["_class"].list.s]
+            _replace(node.attr["_class"].list.s, [f"loc:@{names.get(one, one)}".encode() for one in beside])
+    return names
+
+
+def _renamed(tensor: str, names: Mapping[str, str]) -> str:
+    """What an operation takes, a tensor or its turn after another, where some operations have other names."""
+    name = tensor.removeprefix("^").split(":")[0]
+    return tensor.replace(name, names.get(name, name), 1)
+
+
+def _reached(nodes: Sequence[Any], library: Any) -> set[str]:
+    """The names of the functions that operations call, and these in turn."""
+    return {name for name, _ in audit.reached(GraphDef(node=nodes, library=library)) if name}
+
+
+def _shrink(tensor: Any) -> None:
+    """Write a tensor of one number throughout as that number; a baseline is as large as an input."""
+    count = math.prod(axis.size for axis in tensor.tensor_shape.dim)
+    one = tensor.tensor_content[: len(tensor.tensor_content) // max(count, 1)]
+    if one and count > 1 and tensor.tensor_content == one * count:
+        kind = tf.as_dtype(tensor.dtype)
+        number = np.frombuffer(one, kind.as_numpy_dtype)[0]
+        tensor.CopyFrom(tf.make_tensor_proto(number, kind, [axis.size for axis in tensor.tensor_shape.dim]))
 
 
 def _replace(field: Any, nodes: list[Any]) -> None:

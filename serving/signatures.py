@@ -169,7 +169,7 @@ class Served:
         options = [value.numpy() for value in self.options.values()]
 
         def body(**inputs: tf.Tensor) -> Tensors:
-            found = full(*(inputs[name] for name in self.specs), *map(_constant, options))
+            found = full(*(inputs[name] for name in self.specs), *map(tf.constant, options))
             return {name: tf.identity(found[name]) for name in wanted}
 
         return function(body, self.specs, {})
@@ -233,7 +233,7 @@ class Served:
             bad = tf.logical_not(finite | tf.reshape(absent, [-1]))
             row = tf.reshape(bad, [-1, *[1] * (len(whole[first].shape) - 1)])
             whole[first] = tf.where(row, tf.constant(np.nan, whole[first].dtype), whole[first])
-            fed.append(tf.where(absent, _constant(default), sent))
+            fed.append(tf.where(absent, tf.constant(default), sent))
         return tuple(whole), tuple(fed)
 
     def _chunk(self, leaves: tuple[tf.Tensor, ...]) -> tf.Tensor:
@@ -307,14 +307,6 @@ def _unsaid(leaf: Leaf, given: np.ndarray) -> np.ndarray:
     if leaf.floating:
         return np.full([1, *(size or 1 for size in leaf.shape[1:])], np.nan, given.dtype)
     return given[(slice(1), *(slice(1 if size is None else size) for size in leaf.shape[1:]))]
-
-
-def _constant(value: np.ndarray) -> tf.Tensor:
-    """A constant in the graph; of one number throughout, that number alone: the session copies its graph many times."""
-    first = value[(slice(1),) * value.ndim]
-    if np.array_equal(value, np.broadcast_to(first, value.shape), equal_nan=value.dtype.kind == "f"):
-        return tf.constant(first.item(), tf.as_dtype(value.dtype), value.shape)
-    return tf.constant(value)
 
 
 def _inner(target: Any) -> Any:

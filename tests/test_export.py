@@ -14,6 +14,7 @@ import zoo
 from c_api import Failed, Loaded
 from conftest import exported_by_keras
 from keras import layers as L
+from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.python.framework import kernels
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -388,6 +389,36 @@ def test_explanations_do_not_pay_for_each_other(tmp_path):
     np.testing.assert_array_equal(three - two, two - one)
     # Two loops, each a condition and a body; all signatures share what is outside of them.
     assert functions == 4 and nodes < 500 and outside < 250, (functions, nodes, outside)
+
+
+def test_what_only_explanations_are_made_of_is_said_in_few_letters(tmp_path):
+    """A session copies all of it many times; what the model itself answers by keeps the names that errors tell."""
+    inputs = keras.Input((64, 64, 3), name="x")
+    h = L.GlobalAveragePooling2D()(L.Conv2D(4, 3, name="a_layer_with_a_name_of_its_own")(inputs))
+    model = keras.Model(inputs, L.Dense(3)(h))
+    meta = audit.read(tfig.export(model, tmp_path / "m", {"ig": tfig.IntegratedGradients(2)}, warmup=False))
+    graph = meta.graph_def
+
+    def reached(signature: str) -> list:
+        """The operations that a signature's outputs come of, and those in functions that these call."""
+        nodes, found = {node.name: node for node in graph.node}, {}
+        waiting = [one.name for one in meta.signature_def[signature].outputs.values()]
+        while waiting:
+            name = waiting.pop().removeprefix("^").split(":")[0]
+            if name not in found:
+                found[name] = nodes[name]
+                waiting += nodes[name].input
+        made = [node for node in found.values() if node.op not in ("Placeholder", "VarHandleOp")]
+        return [node for _, node in audit.reached(GraphDef(node=made, library=graph.library))]
+
+    explaining, own = reached("ig_overlay"), reached("serving_default")
+    assert {"Conv2D", "Conv2DBackpropInput", "EncodePng"} <= {node.op for node in explaining}
+    assert max(node.name.count("/") for node in explaining) == 1
+    assert np.mean(["_output_shapes" in node.attr for node in explaining]) < 0.15
+    assert any("a_layer_with_a_name_of_its_own" in node.name for node in own)
+    # One number throughout is one number in the file, here a baseline of 49 kB.
+    everything = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    assert max(node.ByteSize() for node in everything) < 2000
 
 
 def test_what_python_loads_answers_as_a_session(exported):
