@@ -49,12 +49,14 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
     def step(i, gone, found):
         """One gradient; `gone` is the share of its own way that each coordinate has gone."""
         _, leaves = value_and_gradient(problem.score, shaped(start + gone * way))
-        gradient = flat(leaves)
-        slopes = tf.abs(joined(leaves))
+        gradient = joined(leaves)
+        slopes = tf.abs(gradient)
         slopes = slopes if slopes.dtype.size > 4 else tf.cast(slopes, tf.float32)
         slopes = tf.where(still, tf.constant(np.inf, slopes.dtype), slopes)
         alpha = tf.cast(i + 1, gone.dtype) / steps
-        low, high = tf.maximum(alpha - distance, 0.0), tf.minimum(alpha + distance, 1.0)
+        # At last, by the gradient at x, what rounding of the lengths may have left to go.
+        low = tf.where(i == steps, tf.ones_like(alpha), tf.maximum(alpha - distance, 0.0))
+        high = tf.minimum(alpha + distance, 1.0)
 
         def move(going, one):
             caught = tf.maximum(one, tf.where(going, low, 0.0)[:, tf.newaxis])
@@ -74,16 +76,13 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
             stuck = ~tf.reduce_any(chosen, 1)
             return going & ~there & (gamma > 1) & ~stuck, moved
 
-        last = i == steps
-        state = (tf.fill(tf.shape(length), ~last), gone)
+        state = (tf.ones_like(length, tf.bool), gone)
         moved = tf.while_loop(lambda going, _: tf.reduce_any(going), move, state, parallel_iterations=1)[1]
-        # At last, by the gradient there, what rounding of the lengths may have left to go.
-        moved = tf.maximum(moved, tf.cast(last, moved.dtype))
-        return i + 1, moved, found + (moved - gone) * way * gradient
+        return i + 1, moved, found + tf.cast(moved - gone, gradient.dtype) * gradient
 
-    state = (tf.constant(0), tf.zeros_like(start), tf.zeros_like(start))
+    state = (tf.constant(0), tf.zeros_like(start), tf.zeros_like(joined(problem.x)))
     _, _, found = tf.while_loop(lambda i, *_: i <= steps, step, state, parallel_iterations=1)
-    return shaped(found)
+    return shaped(tf.cast(found, way.dtype) * way)
 
 
 def nth_smallest(values: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
