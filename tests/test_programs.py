@@ -102,6 +102,7 @@ ORDER = [
     ("kernels",),
     ("methods",),
     ("readings",),
+    ("outset",),
     ("program", "explanation"),
     ("devices", "view", "arguments", "catalogue", "provenance", "archive", "notes"),
     ("plots",),

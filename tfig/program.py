@@ -1,23 +1,21 @@
 """The unit of compilation and of export: tensors -> a dict of batch-major tensors."""
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfig import slices
+from tfig import outset, slices
 from tfig.baselines import AtLayer, Baseline, Boundary, Dataset, Noise
 from tfig.kernels import boundary, path
 from tfig.kernels.expectation import fork, normal, over_references, total, uniform
-from tfig.kernels.passage import way
 from tfig.memory import Store, remembered, store
 from tfig.network import Cut, Leaves, Network
 from tfig.problem import Method, Problem, Source, per_row, row_sum
-from tfig.readings import SHARING, Readings, draws, key
+from tfig.readings import SHARING, Readings, key
 from tfig.score import NOT_FINITE, OK, TARGET_OUT_OF_RANGE, Quantity, Score, margin, resolve
 from tfig.sizes import beyond_rows, extent
 from tfig.tracing import traced
@@ -97,7 +95,6 @@ class _Build:
         asked = question.quantity if self.cut is None and method.gradients else None
         self.readings = None if not SHARING or (once and self.cut is None) else Readings(network, asked)
         self.units: int | None = None
-        self.end, self.drawn = "", False
         given = question.baseline.rule if isinstance(question.baseline, AtLayer) else question.baseline
         arrays = given if isinstance(given, Dataset) else question.tokens
         # Captured as tensors, not spelled out in the graph: references may be many.
@@ -120,17 +117,17 @@ class _Build:
         start = self.start(points, seeds, fed)
         begun = Problem(plain, points, start, seeds, chunk, dtype=network.dtype)
         rows = begun.rows
-        values, times, features, ways = self.read(plain, begun)
+        seen = outset.read(network, self.cut, method, plain, begun)
         valid, weights = tf.ones_like(finite), None
         if self.question.quantity.function is None:
-            self.units = values.shape[-1]
-            target, against, valid = resolve(values[:rows], target, against)
-            own, other = (tf.one_hot(which, extent(values, -1), dtype=network.dtype) for which in (target, against))
-            weights = own - other
+            self.units = seen.values.shape[-1]
+            target, against, valid = resolve(seen.values[:rows], target, against)
+            hot = functools.partial(tf.one_hot, depth=extent(seen.values, -1), dtype=network.dtype)
+            weights = hot(target) - hot(against)
 
-        plain = dataclasses.replace(plain, end=self.end, weights=weights)
-        score, base, between = _places(_repeated(plain, rows, times).of(values), rows, times)
-        problem, crossing = self.pose(plain, values, begun, features)
+        plain = dataclasses.replace(plain, end=seen.end, weights=weights)
+        score, base, between = seen.scores(plain, rows)
+        problem, crossing = self.pose(plain, seen, begun)
         of_problem = not problem.references and not (method.needs_layer and problem.source is not None)
         if base is None and method.places and of_problem:
             scores = path.scores(problem, (0.0, *method.places))
@@ -138,13 +135,13 @@ class _Build:
         elif base is None and method.default_baseline is not None:
             base = self.baseline_score(plain, problem, points, score)
         attributions, trace = method.attribute(
-            problem.replace(sides=sides, ends=(score, base if of_problem else None), between=between, ways=ways)
+            problem.replace(sides=sides, ends=(score, base if of_problem else None), between=between, ways=seen.ways)
         )
         attributions = tuple(
             tf.where(points[i] == 0, tf.zeros([], leaf.dtype), leaf) if i in problem.padded else leaf
             for i, leaf in enumerate(attributions)
         )
-        if self.drawn:
+        if seen.drawn:
             trace = {**trace, "drawn": tf.ones_like(finite)}
         ok = finite & valid
         explained = ok
@@ -168,48 +165,6 @@ class _Build:
         maps = tuple(shown(leaf, explained) for leaf in whose.outer(attributions))
         return {**result, "attributions": maps, "status": tf.cast(status, tf.int32), "trace": trace}
 
-    def read(self, score: Score, begun: Problem) -> tuple[Any, int, Leaves, Any]:
-        """(what is read at x, and of a path at x' and between, place below place; at how many; features; ways there).
-
-        How the outputs end, and whether the model drew, is noted.
-        """
-        method, network = self.question.method, self.network
-
-        def look(score: Score, points: Leaves) -> Any:
-            with self.noting():
-                values, self.end = score.read(points)
-            return values
-
-        if self.cut is not None:
-            with self.noting():
-                features, outputs = self.cut.observed(network.merge(begun.x, score.context))
-                values, self.end = score.quantity.read(outputs, begun.x)
-            return values, 1, features, (None, None)
-        # All of a path in one pass or one loop: each further one is another copy of the model.
-        whole = begun.baseline and method.default_baseline
-        ends = (begun.x, begun.baseline) if whole else (begun.x,)
-        if method.follows and score.scale == 1:
-            rerule = functools.partial(slices.rerule, network.model())
-            with self.noting():
-                ways = tuple(way(rerule, score, leaves) for leaves in ends)
-            (values, *others), (self.end, *_) = zip(*(found for found, _ in ways), strict=True)
-            values = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), values, *others) if others else values
-            return values, len(ends), (), (*ways, None)[:2]
-        if not (whole and method.places) or self.question.quantity.function is not None:
-            values = look(_repeated(score, begun.rows, len(ends)), _joined(ends))
-            return values, len(ends), (), (None, None)
-        places, like = (1.0, 0.0, *method.places), tf.TensorSpec([None, None], network.dtype)
-        found = path.along(begun, places, like, lambda score, points: tf.cast(look(score, points), like.dtype))
-        return tf.concat(tf.unstack(found, axis=1), 0), len(places), (), (None, None)
-
-    @contextlib.contextmanager
-    def noting(self) -> Iterator[None]:
-        """Notes whether the model draws."""
-        graph = tf.compat.v1.get_default_graph()
-        begin = len(graph.get_operations())
-        yield
-        self.drawn |= draws(graph.get_operations()[begin:]) or (self.readings is not None and self.readings.draw)
-
     def start(self, points, seeds, fed) -> Leaves:
         """The baseline of each explained input, by its rule or as it was fed; () where it is found otherwise."""
         network, rules = self.network, self.question.baseline
@@ -221,8 +176,8 @@ class _Build:
             for given, rule, value, leaf in zip(fed, found, points, network.explained, strict=True)
         )
 
-    def pose(self, plain, values, begun: Problem, x: Leaves) -> tuple[Problem, boundary.Crossing | None]:
-        """The problem, at the input or at the layer, with its baseline; `values` are the outputs at x."""
+    def pose(self, plain: Score, seen: outset.Seen, begun: Problem) -> tuple[Problem, boundary.Crossing | None]:
+        """The problem, at the input or at the layer, with its baseline."""
         question, network = self.question, self.network
         points, base, seeds, chunk = begun.x, begun.baseline, begun.seed, begun.chunk
         rerule = functools.partial(slices.rerule, network.model())
@@ -230,7 +185,7 @@ class _Build:
         at_layer = question.baseline.rule if isinstance(question.baseline, AtLayer) else None
         references: Leaves = ()
         if isinstance(question.baseline, Boundary) and points:
-            crossing = _search(question.baseline, plain, values, points)
+            crossing = _search(question.baseline, plain, seen.values, points)
             base = crossing.points
         elif isinstance(question.baseline, Dataset):
             references = network.inner(self.arrays) if points else self.arrays
@@ -241,7 +196,7 @@ class _Build:
                 plain, points, base, seeds, chunk, references, rerule=rerule, dtype=network.dtype, padded=padded
             ), crossing
 
-        everything = network.merge(points, plain.context)
+        x, everything = seen.features, network.merge(points, plain.context)
         asked = question.quantity if question.method.gradients else None
         behind = plain.shared and Readings(network, asked, (id(question.layer), question.channels, cut.call))
         score = dataclasses.replace(plain, outputs=cut.outputs, context=everything, shared=behind)
@@ -257,7 +212,7 @@ class _Build:
             pairs = zip(self.arrays, plain.context, strict=True)
             base = tuple(tf.broadcast_to(t, tf.shape(x)) if t.shape.num_elements() else x for t, x in pairs)
         if isinstance(question.baseline, Boundary) and not points:
-            crossing = _search(question.baseline, score, values, x)
+            crossing = _search(question.baseline, score, seen.values, x)
             return Problem(score, x, crossing.points, seeds, chunk, (), source, rerule, dtype=network.dtype), crossing
         if at_layer is not None:
             if isinstance(at_layer, Dataset):
@@ -294,25 +249,6 @@ class _Build:
             outer = Problem(plain, points, source.baseline, problem.seed, problem.chunk, problem.references)
             return over_references(outer, like, lambda p: p.score(p.baseline))
         return over_references(problem, like, lambda p: p.score(p.baseline))
-
-
-def _repeated(score: Score, rows: tf.Tensor, times: int) -> Score:
-    """The score of all its rows several times over."""
-    return score if times == 1 else score.take(tf.tile(tf.range(rows), [times]))
-
-
-def _joined(ends: tuple[Leaves, ...]) -> Leaves:
-    """Leaves [B, ...] of several ends as leaves of all their rows."""
-    if len(ends) == 1:
-        return ends[0]
-    return tuple(tf.concat(leaves, 0) for leaves in zip(*ends, strict=True))
-
-
-def _places(scores: tf.Tensor, rows: tf.Tensor, times: int) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor | None]:
-    """(F at x, at x', between them [B, P]) of scores at places one below another; None where there are none."""
-    base = scores[rows : 2 * rows] if times > 1 else None
-    between = tf.transpose(tf.reshape(scores[2 * rows :], [times - 2, -1])) if times > 2 else None
-    return scores[:rows] if times > 1 else scores, base, between
 
 
 def _finite(leaf: tf.Tensor) -> tf.Tensor:
