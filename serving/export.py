@@ -139,8 +139,9 @@ def _save(module: tf.Module, folder: Path, signatures: Mapping[str, Any], gradie
         if not gradients or "gradient" not in str(error):
             raise
         warnings.warn(
-            "a gradient that the model defines itself (tf.custom_gradient) cannot be saved, so that the export "
-            f"answers, but whoever loads it with TensorFlow cannot differentiate it: {str(error)[:200]}",
+            "a gradient that the model defines itself (tf.custom_gradient), or that an explanation of it overrides, "
+            "cannot be saved, so that the export answers, but whoever loads it with TensorFlow cannot differentiate "
+            f"it: {str(error)[:200]}",
             stacklevel=3,
         )
         _save(module, folder, signatures, False)

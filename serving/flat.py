@@ -6,6 +6,7 @@ pass; functions stay to the last, so that each set would pay for every explanati
 goes into strings: what only explanations are made of has short names, and no shapes that follow from others.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -34,7 +35,7 @@ def write(folder: Path, explanations: Mapping[str, tuple[Any, Any]]) -> None:
     for meta in model.meta_graphs:
         graph, library = meta.graph_def, meta.graph_def.library
         laid = _merged([node for name, one in explanations.items() for node in _turn(meta, name, *one)])
-        names = _shorten(laid)
+        names = _shorten(laid, {node.name for node in graph.node})
         for definition in meta.signature_def.values():
             for one in definition.outputs.values():
                 one.name = _renamed(one.name, names)
@@ -138,14 +139,17 @@ def _merged(nodes: list[Any], kept: Set[str] = frozenset()) -> list[Any]:
     return left
 
 
-def _shorten(nodes: Sequence[Any]) -> dict[str, str]:
-    """Give operations short names, returned by those they had: how many are before them, and what they ended in.
+def _shorten(nodes: Sequence[Any], taken: Set[str] = frozenset()) -> dict[str, str]:
+    """Give operations short names, returned by those they had: how many are before them, and what they end in.
 
     Their order stays: by it the optimiser decides what it multiplies first.
     """
     order = sorted(node.name for node in nodes)
     wide = len(f"{len(order):x}")
-    names = {name: f"S{i:0{wide}x}/{name.rsplit('/', 1)[-1]}" for i, name in enumerate(order)}
+    for first in itertools.count(1):
+        names = {name: f"{'S' * first}{i:0{wide}x}/{_end(name)}" for i, name in enumerate(order)}
+        if taken.isdisjoint(names.values()):
+            break
     for node in nodes:
         node.name = names[node.name]
         _replace(node.input, [_renamed(one, names) for one in node.input])
@@ -153,6 +157,12 @@ def _shorten(nodes: Sequence[Any]) -> dict[str, str]:
             beside = [one.decode().removeprefix("loc:@") for one in node.attr["_class"].list.s]
             _replace(node.attr["_class"].list.s, [f"loc:@{names.get(one, one)}".encode() for one in beside])
     return names
+
+
+def _end(name: str) -> str:
+    """What an operation is called, behind the layer that it is of, for errors to tell."""
+    *scopes, last = name.split("/")
+    return "/".join([*[scope for scope in scopes if "PartitionedCall" not in scope][-1:], last])
 
 
 def _renamed(tensor: str, names: Mapping[str, str]) -> str:

@@ -1,6 +1,7 @@
 """The contract of an explainable SavedModel, rule by rule, on the session that TensorFlow Serving uses."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -339,6 +340,34 @@ def test_a_gradient_that_cannot_be_saved_is_told(tmp_path):
     np.testing.assert_array_equal(tf.make_ndarray(answer["attributions"]), expected)
 
 
+def test_a_gradient_that_was_not_saved_is_told(tmp_path):
+    """Where a method overrides gradients, those of the model are not saved; another process does not know them."""
+    inputs = keras.Input((8, 8, 1), name="x")
+    h = L.Conv2D(2, 3, activation="swish")(L.Conv2D(2, 3, activation="relu")(inputs))
+    folder = tfig.export(
+        keras.Model(inputs, L.Dense(2)(L.Flatten()(h))), tmp_path / "m", {"e": "guided_backprop"}, warmup=False
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", SECOND, str(folder), str(tmp_path / "again")], capture_output=True, text=True, check=True
+    ).stdout
+    assert said.count("an operation of the model has no gradient (No gradient defined for operation") == 2, said
+    assert "explanation 'again' cannot be made" in said
+
+
+SECOND = """
+import sys, numpy as np, tensorflow as tf, tfig
+folder, other = sys.argv[1:]
+for ask in (
+    lambda: tfig.explain(tf.saved_model.load(folder), np.ones((1, 8, 8, 1), "float32"), "smoothgrad"),
+    lambda: tfig.export(folder, other, {"again": "gradient"}),
+):
+    try:
+        ask()
+    except ValueError as error:
+        print(error)
+"""
+
+
 def test_maps_of_a_layer_are_drawn_over_images_of_any_size(tmp_path):
     inputs = keras.Input((None, None, 3), name="x")
     h = L.Conv2D(4, 3, strides=2, padding="same", activation="relu", name="c")(inputs)
@@ -413,12 +442,32 @@ def test_what_only_explanations_are_made_of_is_said_in_few_letters(tmp_path):
 
     explaining, own = reached("ig_overlay"), reached("serving_default")
     assert {"Conv2D", "Conv2DBackpropInput", "EncodePng"} <= {node.op for node in explaining}
-    assert max(node.name.count("/") for node in explaining) == 1
+    assert max(node.name.count("/") for node in explaining) == 2
+    assert any(node.name.endswith("/a_layer_with_a_name_of_its_own_1/convolution") for node in explaining)
     assert np.mean(["_output_shapes" in node.attr for node in explaining]) < 0.15
     assert any("a_layer_with_a_name_of_its_own" in node.name for node in own)
     # One number throughout is one number in the file, here a baseline of 49 kB.
     everything = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     assert max(node.ByteSize() for node in everything) < 2000
+
+
+def test_a_variable_may_have_a_name_that_an_operation_would_get(tmp_path):
+    def build(name: str, weight: str) -> keras.Model:
+        class Scale(L.Layer):
+            def build(self, shape):
+                self.scale = self.add_weight(shape=(), initializer="ones", name=weight)
+
+            def call(self, x):
+                return x * self.scale
+
+        inputs = keras.Input((4,), name="x")
+        return keras.Model(inputs, L.Dense(2)(Scale(name=name)(inputs)))
+
+    graph = audit.read(tfig.export(build("own", "scale"), tmp_path / "m", {"e": "gradient"}, warmup=False)).graph_def
+    layer, weight = next(node.name for node in graph.node if re.fullmatch("S[0-9a-f]+/[A-Za-z]+", node.name)).split("/")
+    folder = tfig.export(build(layer, weight), tmp_path / "m", {"e": "gradient"}, warmup=False)
+    names = [node.name for node in audit.read(folder).graph_def.node]
+    assert f"{layer}/{weight}" in names and any(name.startswith("SS") for name in names)
 
 
 def test_what_python_loads_answers_as_a_session(exported):

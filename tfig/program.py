@@ -78,7 +78,17 @@ class Program:
         aside = tuple(tf.TensorSpec([None, *shape], dtype) for shape, dtype in question.quantity.aside)
         signature = (tuple(specs), rows, rows, rows, tf.TensorSpec([], tf.int32), tuple(baselines), tuple(sides), aside)
         build = _Build(network, question)
-        self.run = traced(build.answer, signature)
+        try:
+            self.run = traced(build.answer, signature)
+        except LookupError as error:
+            if type(error) is not LookupError:  # of a mapping or a sequence
+                raise
+            raise ValueError(
+                f"an operation of the model has no gradient ({str(error).split(' In general')[0]}). A SavedModel keeps "
+                "the gradients that a model defines itself (swish has one) only where all of them could be saved, with "
+                "experimental_custom_gradients=True; explain the model that it was made of, or pass a method that sees "
+                "scores alone, as occlusion and RISE do."
+            ) from error
         self.units = build.units
         self.call = None if build.cut is None else (build.cut.call, build.cut.calls)
 
