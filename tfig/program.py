@@ -84,10 +84,9 @@ class Program:
             if type(error) is not LookupError:  # of a mapping or a sequence
                 raise
             raise ValueError(
-                f"an operation of the model has no gradient ({str(error).split(' In general')[0]}). A SavedModel keeps "
-                "the gradients that a model defines itself (swish has one) only where all of them could be saved, with "
-                "experimental_custom_gradients=True; explain the model that it was made of, or pass a method that sees "
-                "scores alone, as occlusion and RISE do."
+                f"an operation of the model has no gradient ({str(error).split(' In general')[0]}). A SavedModel has "
+                "the gradients that a model defines itself (swish has one) only where they were saved with it; explain "
+                "the model that it was made of, or pass a method that sees scores alone, as occlusion and RISE do."
             ) from error
         self.units = build.units
         self.call = None if build.cut is None else (build.cut.call, build.cut.calls)
