@@ -267,6 +267,17 @@ def test_no_forbidden_op_in_any_function(exported):
     assert not lacking
 
 
+def behind(meta, tensors: list) -> list:
+    """The operations of a graph that tensors come of."""
+    nodes, found, waiting = {node.name: node for node in meta.graph_def.node}, {}, list(tensors)
+    while waiting:
+        name = waiting.pop().removeprefix("^").split(":")[0]
+        if name not in found:
+            found[name] = nodes[name]
+            waiting += nodes[name].input
+    return list(found.values())
+
+
 def test_few_copies_of_the_model_and_what_is_only_read_is_not_differentiated(tmp_path):
     """A session takes functions apart before it looks for what nobody needs, so that there must be none of that."""
     inputs = keras.Input((8, 8, 3), name="x")
@@ -278,7 +289,6 @@ def test_few_copies_of_the_model_and_what_is_only_read_is_not_differentiated(tmp
     copies = {"ig": (1, 1), "smooth": (1, 1), "boundary": (3, 2)}
     folder = tfig.export(keras.Model(inputs, L.Dense(3)(h)), tmp_path / "m", explanations, warmup=False)
     meta = audit.read(folder)
-    nodes = {node.name: node for node in meta.graph_def.node}
     functions = {function.signature.name: function.node_def for function in meta.graph_def.library.function}
 
     def inside(some, kind) -> int:
@@ -287,13 +297,8 @@ def test_few_copies_of_the_model_and_what_is_only_read_is_not_differentiated(tmp
         return sum(node.op == kind for node in some) + sum(inside(functions[name], kind) for name in called)
 
     for name in explanations:
-        needed, waiting = {}, [meta.signature_def[name].outputs["attributions"].name]
-        while waiting:
-            one = waiting.pop().removeprefix("^").split(":")[0]
-            if one not in needed:
-                needed[one] = nodes[one]
-                waiting += nodes[one].input
-        convolutions, gradients = (inside(needed.values(), kind) for kind in ("Conv2D", "Conv2DBackpropInput"))
+        needed = behind(meta, [meta.signature_def[name].outputs["attributions"].name])
+        convolutions, gradients = (inside(needed, kind) for kind in ("Conv2D", "Conv2DBackpropInput"))
         read, differentiated = copies[name]
         assert (convolutions, gradients) == (2 * (read + differentiated), 2 * differentiated), name
 
@@ -430,14 +435,8 @@ def test_what_only_explanations_are_made_of_is_said_in_few_letters(tmp_path):
 
     def reached(signature: str) -> list:
         """The operations that a signature's outputs come of, and those in functions that these call."""
-        nodes, found = {node.name: node for node in graph.node}, {}
-        waiting = [one.name for one in meta.signature_def[signature].outputs.values()]
-        while waiting:
-            name = waiting.pop().removeprefix("^").split(":")[0]
-            if name not in found:
-                found[name] = nodes[name]
-                waiting += nodes[name].input
-        made = [node for node in found.values() if node.op not in ("Placeholder", "VarHandleOp")]
+        found = behind(meta, [one.name for one in meta.signature_def[signature].outputs.values()])
+        made = [node for node in found if node.op not in ("Placeholder", "VarHandleOp")]
         return [node for _, node in audit.reached(GraphDef(node=made, library=graph.library))]
 
     explaining, own = reached("ig_overlay"), reached("serving_default")
