@@ -378,16 +378,21 @@ def test_guided_ig_of_a_network_is_the_literal_walk(given):
 def test_the_nth_smallest_is_that_of_a_sort(dtype):
     random = np.random.default_rng(0)
     found = tf.function(
-        walk.nth_smallest, input_signature=[tf.TensorSpec([None, None], dtype), tf.TensorSpec([], "int32")]
+        lambda values, n: walk.ranked(values)(n),
+        input_signature=[tf.TensorSpec([None, None], dtype), tf.TensorSpec([None], "int32")],
     )
     for _ in range(60):
         values = np.abs(random.normal(size=(3, random.integers(1, 400))) * 10.0 ** random.integers(-30, 30))
         values[random.random(values.shape) < 0.2] = np.inf
         values[random.random(values.shape) < 0.2] = 0
         values[random.random(values.shape) < 0.3] = values[0, 0]
-        n = random.integers(values.shape[1])
-        expected = np.sort(values.astype(dtype), 1)[:, n]
-        np.testing.assert_array_equal(found(values.astype(dtype), n.astype("int32")), expected)
+        n = random.integers(values.shape[1] + 2, size=3)
+        values = values.astype(dtype)
+        expected = np.sort(values, 1)[range(3), np.minimum(n, values.shape[1] - 1)]
+        nth, finite = found(values, n.astype("int32"))
+        np.testing.assert_array_equal(nth, expected)
+        alike = (values <= expected[:, np.newaxis]) & np.isfinite(values)
+        np.testing.assert_array_equal(finite, alike.sum(1))
 
 
 def tiles(cells):

@@ -1,5 +1,7 @@
 """Paths that are no straight line: a walk that the gradient guides, and an image that comes into focus."""
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -7,11 +9,9 @@ from tfig.kernels.expectation import total
 from tfig.kernels.gradient import value_and_gradient
 from tfig.network import Leaves
 from tfig.problem import Problem, per_row, row_sum
-from tfig.sizes import extent
+from tfig.sizes import Size, extent
 
-INFINITE = np.float64("inf")
-
-DIGIT = 11
+DIGIT = 14
 """Bits of a number that are looked at together to find the n-th smallest."""
 
 
@@ -42,7 +42,7 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
     end, start = flat(problem.x), flat(problem.baseline)
     way = end - start
     lengths = tf.abs(way)
-    still, length = lengths == 0, tf.reduce_sum(lengths, 1)
+    length = tf.reduce_sum(lengths, 1)
     near = 1e-9 * length
     place = tf.cast(fraction * tf.cast(tf.shape(end)[1] - 1, tf.float64), tf.int32)
 
@@ -52,32 +52,32 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
         gradient = joined(leaves)
         slopes = tf.abs(gradient)
         slopes = slopes if slopes.dtype.size > 4 else tf.cast(slopes, tf.float32)
-        slopes = tf.where(still, tf.constant(np.inf, slopes.dtype), slopes)
         alpha = tf.cast(i + 1, gone.dtype) / steps
         # At last, by the gradient at x, what rounding of the lengths may have left to go.
         low = tf.where(i == steps, tf.ones_like(alpha), tf.maximum(alpha - distance, 0.0))
         high = tf.minimum(alpha + distance, 1.0)
 
-        def move(going, one):
-            caught = tf.maximum(one, tf.where(going, low, 0.0)[:, tf.newaxis])
-            missing = alpha * length - tf.reduce_sum(caught * lengths, 1)
-            there = going & (missing <= near)
-            # Coordinates at their bound rank last; where even the limit is one of them, all that are open move.
-            size = tf.where(caught < high, slopes, tf.constant(np.inf, slopes.dtype))
-            limit = tf.minimum(nth_smallest(size, place), slopes.dtype.max)
-            chosen = size <= limit[:, tf.newaxis]
-            left = tf.cast(chosen, caught.dtype) * (high - caught)
-            reach = tf.reduce_sum(left * lengths, 1)
-            gamma = tf.where(reach > 0, missing / tf.where(reach > 0, reach, 1.0), INFINITE)
-            # Too far and back, exactly to its bound, or it would stay open and count among the smallest gradients.
-            share = tf.where(gamma < 1, tf.maximum(gamma, 0.0), 2.0)
-            share = tf.where(going & ~there, share, 0.0)
-            moved = tf.minimum(caught + share[:, tf.newaxis] * left, high)
-            stuck = ~tf.reduce_any(chosen, 1)
-            return going & ~there & (gamma > 1) & ~stuck, moved
+        room = (high - tf.maximum(gone, low)) * lengths  # in L1, to its bound
+        missing = (alpha - high) * length + tf.reduce_sum(room, 1)
+        # Coordinates at their bound rank last; where even the limit is one of them, all that are open move.
+        size = tf.where(room > 0, slopes, tf.constant(np.inf, slopes.dtype))
+        nth = ranked(size)
 
-        state = (tf.ones_like(length, tf.bool), gone)
-        moved = tf.while_loop(lambda going, _: tf.reduce_any(going), move, state, parallel_iterations=1)[1]
+        def move(going, at_bound, room, missing):
+            """`at_bound` coordinates have moved as far as they may; `missing` of the way is left."""
+            limit, at_bound = nth(at_bound + place)
+            chosen = size <= tf.minimum(limit, limit.dtype.max)[:, tf.newaxis]
+            left = tf.cast(chosen, room.dtype) * room
+            reach = tf.reduce_sum(left, 1)
+            going &= (missing > near) & (reach > 0)
+            # As far as all of them can, or by the share of it that is missing.
+            share = tf.where(going, tf.minimum(missing / tf.where(going, reach, 1.0), 1.0), 0.0)
+            going &= share == 1
+            return going, at_bound, room - share[:, tf.newaxis] * left, missing - share * reach
+
+        state = (tf.ones_like(length, tf.bool), tf.zeros_like(length, tf.int32), room, missing)
+        room = tf.while_loop(lambda going, *_: tf.reduce_any(going), move, state, parallel_iterations=1)[2]
+        moved = high - tf.math.divide_no_nan(room, lengths)
         return i + 1, moved, found + tf.cast(moved - gone, gradient.dtype) * gradient
 
     state = (tf.constant(0), tf.zeros_like(start), tf.zeros_like(joined(problem.x)))
@@ -85,40 +85,69 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
     return shaped(tf.cast(found, way.dtype) * way)
 
 
-def nth_smallest(values: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
-    """The n-th smallest, from 0, of each row of `values` [N, D], float32 or float64 and not negative: [N].
+def ranked(values: tf.Tensor) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """From n [N], from 0: (the n-th smallest of each row [N], how many finite numbers of the row are no greater [N]).
 
-    Digit by digit of their bits, which rise as such numbers do: a histogram finds the digit of the n-th among those
-    that share the digits before, which are soon few. A sort takes a dozen times as long.
+    Of `values` [N, D], float32 or float64 and not negative; the largest where there are no more than n. Digit by digit
+    of their bits, which rise as such numbers do: a histogram finds the digit of the n-th among those that share the
+    digits before, which are soon few. A sort takes a dozen times as long.
     """
     whole = tf.bitcast(values, tf.int32 if values.dtype == tf.float32 else tf.int64)
-    rows, top = extent(whole, 0), 8 * whole.dtype.size - 1 - DIGIT  # the sign is 0
-    digit = tf.cast(tf.bitwise.right_shift(whole, top), tf.int32)
-    counts = tf.math.bincount(digit, minlength=1 << DIGIT, maxlength=1 << DIGIT, axis=-1)
-    left, below = _digit(counts, tf.fill([rows], n))
-    found = tf.bitwise.left_shift(tf.cast(below, whole.dtype), tf.constant(top, whole.dtype))
-    # All infinite numbers are one, and may be many.
-    place = tf.where(tf.reshape((digit == below[:, tf.newaxis]) & tf.math.is_finite(values), [-1]))[:, 0]
-    row = tf.cast(place // tf.cast(extent(whole, 1), place.dtype), tf.int32)
-    bits = tf.gather(tf.reshape(whole, [-1]), place)
-    while top:
-        size = 1 << min(DIGIT, top)
-        top -= min(DIGIT, top)
-        digit = tf.cast(tf.bitwise.right_shift(bits, top) & (size - 1), tf.int32)
-        counts = tf.math.bincount(row * size + digit, minlength=rows * size, maxlength=rows * size)
-        left, below = _digit(tf.reshape(counts, [rows, size]), left)
-        found += tf.bitwise.left_shift(tf.cast(below, bits.dtype), tf.constant(top, bits.dtype))
-        alike = digit == tf.gather(below, row)
-        row, bits = row[alike], bits[alike]
-    return tf.bitcast(found, values.dtype)
+    rows, width = extent(whole, 0), extent(whole, 1)
+    top = 8 * whole.dtype.size - 1 - DIGIT  # the sign is 0
+    first = tf.cast(tf.bitwise.right_shift(whole, top), tf.int32)
+    often = _often(tf.range(rows)[:, tf.newaxis], first, rows, DIGIT)
+    # All infinite numbers are one, and may be many: they share the digit of no other.
+    infinite = tf.bitwise.right_shift(tf.bitcast(tf.constant(np.inf, values.dtype), whole.dtype), top)
+
+    def nth(n: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        n = tf.minimum(n, width - 1)
+        left, below = _digit(often, n)
+        found = tf.bitwise.left_shift(tf.cast(below, whole.dtype), tf.constant(top, whole.dtype))
+        wanted = tf.where(below < tf.cast(infinite, tf.int32), below, -1)
+        place = tf.where(tf.reshape(first == wanted[:, tf.newaxis], [-1]))[:, 0]
+        row = tf.cast(place // tf.cast(width, place.dtype), tf.int32)
+        bits = tf.gather(tf.reshape(whole, [-1]), place)
+        rest = top
+        while rest:
+            size = min(DIGIT, rest)
+            rest -= size
+            digit = tf.cast(tf.bitwise.right_shift(bits, rest) & ((1 << size) - 1), tf.int32)
+            left, below = _digit(_often(row, digit, rows, size), left)
+            found += tf.bitwise.left_shift(tf.cast(below, bits.dtype), tf.constant(rest, bits.dtype))
+            alike = digit == tf.gather(below, row)
+            row, bits = row[alike], bits[alike]
+        return tf.bitcast(found, values.dtype), n - left + _count(row, rows)
+
+    return nth
 
 
-def _digit(counts: tf.Tensor, n: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """(which of its digit the n-th is, that digit; 0 where there are too few), of how often each is there, [N, K]."""
-    reached = tf.cumsum(counts, 1)
-    wholly = tf.cast(reached <= n[:, tf.newaxis], tf.int32)  # digits that lie wholly before
-    below = tf.reduce_sum(wholly, 1)
-    return n - tf.reduce_sum(wholly * counts, 1), tf.where(below < tf.shape(counts)[1], below, 0)
+def _often(row: tf.Tensor, digit: tf.Tensor, rows: Size, bits: int) -> tf.Tensor:
+    """How often each digit of that many bits is in each row, of `digit` beside the `row` it is in.
+
+    [N, A, B]: of the digit's first half of bits, and its second.
+    """
+    # One histogram for all rows takes half the time of one each.
+    counts = _count(tf.reshape((1 << bits) * row + digit, [-1]), (1 << bits) * rows)
+    return tf.reshape(counts, [-1, 1 << bits // 2, 1 << bits - bits // 2])
+
+
+def _count(places: tf.Tensor, size: Size) -> tf.Tensor:
+    return tf.raw_ops.DenseBincount(input=places, size=size, weights=tf.constant([], tf.int32))
+
+
+def _digit(often: tf.Tensor, n: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """(which of its digit the n-th is, that digit; 0 where there are too few), of `often` as above."""
+
+    def half(counts, n):
+        reached = tf.cumsum(counts, 1)
+        wholly = tf.cast(reached <= n[:, tf.newaxis], tf.int32)  # digits that lie wholly before
+        below = tf.reduce_sum(wholly, 1)
+        return n - tf.reduce_sum(wholly * counts, 1), tf.where(below < tf.shape(counts)[1], below, 0)
+
+    left, first = half(tf.reduce_sum(often, 2), n)
+    left, second = half(tf.gather(often, first, batch_dims=1), left)
+    return left, first * often.shape[2] + second
 
 
 def focus(problem: Problem, steps: int, sigma: float) -> tuple[Leaves, tf.Tensor]:
