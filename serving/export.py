@@ -118,7 +118,7 @@ def export(
         )
         (hidden / protocol.DESCRIPTION).parent.mkdir(exist_ok=True)
         (hidden / protocol.DESCRIPTION).write_text(
-            json.dumps(_described(source, served, set(signatures)), indent=1) + "\n"
+            json.dumps(_described(model, source, served, set(signatures)), indent=1) + "\n"
         )
         if text is not None:
             (hidden / protocol.BATCHING).write_text(text)
@@ -315,7 +315,7 @@ def _publish(hidden: Path, directory: Path, version: int | None) -> Path:
                 raise
 
 
-def _described(source: Any, served: Mapping[str, Served], signatures: Set[str]) -> dict[str, Any]:
+def _described(model: Any, source: Any, served: Mapping[str, Served], signatures: Set[str]) -> dict[str, Any]:
     """What ``assets.extra/tfig.json`` says."""
     one = next(iter(served.values()))
     return {
@@ -328,7 +328,8 @@ def _described(source: Any, served: Mapping[str, Served], signatures: Set[str]) 
             for name, leaf in zip(one.names, one.leaves, strict=True)
         },
         "statuses": {str(code): meaning for code, meaning in protocol.STATUSES.items()},
-        "explanations": {
+        "explanations": _described_before(model)
+        | {
             name: {
                 "signatures": [key for key in protocol.kin(name) if key in signatures],
                 **_described_one(explanation),
@@ -336,6 +337,13 @@ def _described(source: Any, served: Mapping[str, Served], signatures: Set[str]) 
             for name, explanation in served.items()
         },
     }
+
+
+def _described_before(model: Any) -> dict[str, Any]:
+    """What the directory of a SavedModel says of the explanations that it has already."""
+    if not isinstance(model, (str, os.PathLike)) or not (Path(model) / protocol.DESCRIPTION).exists():
+        return {}
+    return json.loads((Path(model) / protocol.DESCRIPTION).read_text())["explanations"]
 
 
 def _described_one(served: Served) -> dict[str, Any]:

@@ -703,7 +703,11 @@ def test_a_saved_model_without_source(exported, tmp_path):
     e = tfig.explain(exported.model, X, tfig.IntegratedGradients(8))
     np.testing.assert_allclose(answer["attributions"], e.attributions, atol=1e-6 * np.abs(e.attributions).max())
     loaded.close()
-    again = Loaded(tfig.export(wrapped, tmp_path / "wrapped", {"slope": "gradient"}, warmup=False))
+    second = tfig.export(wrapped, tmp_path / "wrapped", {"slope": "gradient"}, warmup=False)
+    before, after = (json.loads((one / "assets.extra/tfig.json").read_text()) for one in (wrapped, second))
+    assert after["explanations"]["why"] == before["explanations"]["why"]
+    assert after["explanations"]["slope"]["method"] == "gradient"
+    again = Loaded(second)
     assert {"why", "why_at", "slope", "slope_at", "serving_default"} <= set(again.signatures)
     assert set(again.signatures["why_at"].defaults) == {"target", "contrast", "baseline", "seed"}
     answer = again.run("why_at", x=X, target=np.array([1], "int32"))
