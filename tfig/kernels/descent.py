@@ -112,7 +112,9 @@ def noisy(cost: Objective, deviation: tf.Tensor) -> Draw:
     row = tf.range(cost.problem.rows)
 
     def add(image: tf.Tensor, i: tf.Tensor) -> tf.Tensor:
-        return jitter(image, deviation, fork(cost.problem.seed, tf.fill(tf.shape(row), i + 1)), 0 * row, row)
+        stream = fork(cost.problem.seed, tf.fill(tf.shape(row), i + 1))
+        # Drawn around zero, so that no gradient is taken back through the loop that draws.
+        return image + jitter(tf.zeros_like(image), deviation, stream, 0 * row, row)
 
     return add
 
