@@ -374,15 +374,16 @@ def test_guided_ig_of_a_network_is_the_literal_walk(given):
     assert error(scaled.attributions, e.attributions) <= 1e-6
 
 
+@pytest.mark.parametrize("width", [None, 300, 1 << walk.LONG])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_nth_smallest_is_that_of_a_sort(dtype):
+def test_the_nth_smallest_is_that_of_a_sort(dtype, width):
     random = np.random.default_rng(0)
     found = tf.function(
         lambda values, n: walk.ranked(values)(n),
-        input_signature=[tf.TensorSpec([None, None], dtype), tf.TensorSpec([None], "int32")],
+        input_signature=[tf.TensorSpec([None, width], dtype), tf.TensorSpec([None], "int32")],
     )
     for _ in range(60):
-        values = np.abs(random.normal(size=(3, random.integers(1, 400))) * 10.0 ** random.integers(-30, 30))
+        values = np.abs(random.normal(size=(3, width or random.integers(1, 400))) * 10.0 ** random.integers(-30, 30))
         values[random.random(values.shape) < 0.2] = np.inf
         values[random.random(values.shape) < 0.2] = 0
         values[random.random(values.shape) < 0.3] = values[0, 0]

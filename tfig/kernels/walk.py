@@ -1,5 +1,6 @@
 """Paths that are no straight line: a walk that the gradient guides, and an image that comes into focus."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,10 +10,10 @@ from tfig.kernels.expectation import total
 from tfig.kernels.gradient import value_and_gradient
 from tfig.network import Leaves
 from tfig.problem import Problem, per_row, row_sum
-from tfig.sizes import Size, extent
+from tfig.sizes import Size, beyond_rows, extent
 
-DIGIT = 14
-"""Bits of a number that are looked at together to find the n-th smallest."""
+DIGIT, LONG = 11, 14
+"""Bits of a number that are looked at together to find the n-th smallest, and where there are more than 2**LONG."""
 
 
 def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Leaves:
@@ -22,10 +23,10 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
     |gradient| are moved, and none is farther than `distance` from where the straight line is.
     """
     shapes = [tf.shape(leaf) for leaf in problem.x]
-    widths = [tf.reduce_prod(shape[1:]) for shape in shapes]
+    widths = [math.prod(extent(leaf, axis) for axis in beyond_rows(leaf)) for leaf in problem.x]
 
     def joined(leaves: Leaves) -> tf.Tensor:
-        parts = [tf.reshape(leaf, [shape[0], -1]) for leaf, shape in zip(leaves, shapes, strict=True)]
+        parts = [tf.reshape(leaf, [-1, width]) for leaf, width in zip(leaves, widths, strict=True)]
         return parts[0] if len(parts) == 1 else tf.concat(parts, 1)
 
     def flat(leaves: Leaves) -> tf.Tensor:
@@ -44,7 +45,7 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
     lengths = tf.abs(way)
     length = tf.reduce_sum(lengths, 1)
     near = 1e-9 * length
-    place = tf.cast(fraction * tf.cast(tf.shape(end)[1] - 1, tf.float64), tf.int32)
+    place = tf.cast(fraction * tf.cast(extent(end, 1) - 1, tf.float64), tf.int32)
 
     def step(i, gone, found):
         """One gradient; `gone` is the share of its own way that each coordinate has gone."""
@@ -94,9 +95,10 @@ def ranked(values: tf.Tensor) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tenso
     """
     whole = tf.bitcast(values, tf.int32 if values.dtype == tf.float32 else tf.int64)
     rows, width = extent(whole, 0), extent(whole, 1)
-    top = 8 * whole.dtype.size - 1 - DIGIT  # the sign is 0
+    bits = LONG if isinstance(width, int) and width >= 1 << LONG else DIGIT
+    top = 8 * whole.dtype.size - 1 - bits  # the sign is 0
     first = tf.cast(tf.bitwise.right_shift(whole, top), tf.int32)
-    often = _often(tf.range(rows)[:, tf.newaxis], first, rows, DIGIT)
+    often = _often(tf.range(rows)[:, tf.newaxis], first, rows, bits)
     # All infinite numbers are one, and may be many: they share the digit of no other.
     infinite = tf.bitwise.right_shift(tf.bitcast(tf.constant(np.inf, values.dtype), whole.dtype), top)
 
@@ -107,16 +109,16 @@ def ranked(values: tf.Tensor) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tenso
         wanted = tf.where(below < tf.cast(infinite, tf.int32), below, -1)
         place = tf.where(tf.reshape(first == wanted[:, tf.newaxis], [-1]))[:, 0]
         row = tf.cast(place // tf.cast(width, place.dtype), tf.int32)
-        bits = tf.gather(tf.reshape(whole, [-1]), place)
+        others = tf.gather(tf.reshape(whole, [-1]), place)
         rest = top
         while rest:
-            size = min(DIGIT, rest)
+            size = min(bits, rest)
             rest -= size
-            digit = tf.cast(tf.bitwise.right_shift(bits, rest) & ((1 << size) - 1), tf.int32)
+            digit = tf.cast(tf.bitwise.right_shift(others, rest) & ((1 << size) - 1), tf.int32)
             left, below = _digit(_often(row, digit, rows, size), left)
-            found += tf.bitwise.left_shift(tf.cast(below, bits.dtype), tf.constant(rest, bits.dtype))
+            found += tf.bitwise.left_shift(tf.cast(below, whole.dtype), tf.constant(rest, whole.dtype))
             alike = digit == tf.gather(below, row)
-            row, bits = row[alike], bits[alike]
+            row, others = row[alike], others[alike]
         return tf.bitcast(found, values.dtype), n - left + _count(row, rows)
 
     return nth
