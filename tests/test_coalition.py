@@ -374,7 +374,24 @@ def test_guided_ig_of_a_network_is_the_literal_walk(given):
     assert error(scaled.attributions, e.attributions) <= 1e-6
 
 
-@pytest.mark.parametrize("width", [None, 300, 1 << walk.LONG])
+@pytest.mark.parametrize("distance", [0.02, 0.3])
+def test_a_guided_walk_never_leaves_the_way(distance):
+    """Where a coordinate still stands at the baseline, F may have a kink, or nothing beyond."""
+    random = np.random.default_rng(0)
+    x, w = random.uniform(0.05, 1, (3, 64)).astype("float32"), random.uniform(0.5, 2, 64).astype("float32")
+
+    def score(z):
+        return tf.reduce_sum(w * tf.abs(z) + 0.5 * w[::-1] * z + z**2.2, -1)
+
+    def gradient(z):
+        return w * np.sign(z) + 0.5 * w[::-1] + 2.2 * z**1.2
+
+    e = tfig.explain(score, x, tfig.GuidedIG(40, max_dist=distance), target=lambda outputs: outputs)
+    expected = [literal.guided_ig(gradient, row.astype("float64"), np.zeros(64), 40, 0.25, distance) for row in x]
+    assert error(e.attributions, np.stack(expected)) <= 1e-5
+
+
+@pytest.mark.parametrize("width", [None, 300, 1 << walk.DIGIT])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_nth_smallest_is_that_of_a_sort(dtype, width):
     random = np.random.default_rng(0)

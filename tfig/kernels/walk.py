@@ -12,8 +12,8 @@ from tfig.network import Leaves
 from tfig.problem import Problem, per_row, row_sum
 from tfig.sizes import Size, beyond_rows, extent
 
-DIGIT, LONG = 11, 14
-"""Bits of a number that are looked at together to find the n-th smallest, and where there are more than 2**LONG."""
+DIGIT = 14
+"""Bits of a number that are looked at together to find the n-th smallest, at most."""
 
 
 def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Leaves:
@@ -41,49 +41,47 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
         )
 
     end, start = flat(problem.x), flat(problem.baseline)
-    way = end - start
-    lengths = tf.abs(way)
+    sign, lengths = tf.sign(end - start), tf.abs(end - start)
     length = tf.reduce_sum(lengths, 1)
     near = 1e-9 * length
     place = tf.cast(fraction * tf.cast(extent(end, 1) - 1, tf.float64), tf.int32)
 
     def step(i, gone, found):
-        """One gradient; `gone` is the share of its own way that each coordinate has gone."""
-        _, leaves = value_and_gradient(problem.score, shaped(start + gone * way))
+        """One gradient; `gone` is how far each coordinate has gone."""
+        _, leaves = value_and_gradient(problem.score, shaped(start + gone * sign))
         gradient = joined(leaves)
         slopes = tf.abs(gradient)
         slopes = slopes if slopes.dtype.size > 4 else tf.cast(slopes, tf.float32)
         alpha = tf.cast(i + 1, gone.dtype) / steps
         # At last, by the gradient at x, what rounding of the lengths may have left to go.
         low = tf.where(i == steps, tf.ones_like(alpha), tf.maximum(alpha - distance, 0.0))
-        high = tf.minimum(alpha + distance, 1.0)
-
-        room = (high - tf.maximum(gone, low)) * lengths  # in L1, to its bound
-        missing = (alpha - high) * length + tf.reduce_sum(room, 1)
+        bound = tf.minimum(alpha + distance, 1.0) * lengths
+        caught = tf.maximum(gone, low * lengths)
         # Coordinates at their bound rank last; where even the limit is one of them, all that are open move.
-        size = tf.where(room > 0, slopes, tf.constant(np.inf, slopes.dtype))
+        size = tf.where(caught < bound, slopes, tf.constant(np.inf, slopes.dtype))
         nth = ranked(size)
 
-        def move(going, at_bound, room, missing):
+        def move(going, at_bound, moved, missing):
             """`at_bound` coordinates have moved as far as they may; `missing` of the way is left."""
             limit, at_bound = nth(at_bound + place)
             chosen = size <= tf.minimum(limit, limit.dtype.max)[:, tf.newaxis]
-            left = tf.cast(chosen, room.dtype) * room
+            left = tf.cast(chosen, moved.dtype) * (bound - moved)
             reach = tf.reduce_sum(left, 1)
             going &= (missing > near) & (reach > 0)
-            # As far as all of them can, or by the share of it that is missing.
             share = tf.where(going, tf.minimum(missing / tf.where(going, reach, 1.0), 1.0), 0.0)
             going &= share == 1
-            return going, at_bound, room - share[:, tf.newaxis] * left, missing - share * reach
+            # Too far and back, exactly to its bound, or it would stay open and count among the smallest gradients.
+            far = tf.where(going, 2 * share, share)[:, tf.newaxis]
+            return going, at_bound, tf.minimum(moved + far * left, bound), missing - share * reach
 
-        state = (tf.ones_like(length, tf.bool), tf.zeros_like(length, tf.int32), room, missing)
-        room = tf.while_loop(lambda going, *_: tf.reduce_any(going), move, state, parallel_iterations=1)[2]
-        moved = high - tf.math.divide_no_nan(room, lengths)
+        missing = alpha * length - tf.reduce_sum(caught, 1)
+        state = (tf.ones_like(length, tf.bool), tf.zeros_like(length, tf.int32), caught, missing)
+        moved = tf.while_loop(lambda going, *_: tf.reduce_any(going), move, state, parallel_iterations=1)[2]
         return i + 1, moved, found + tf.cast(moved - gone, gradient.dtype) * gradient
 
     state = (tf.constant(0), tf.zeros_like(start), tf.zeros_like(joined(problem.x)))
     _, _, found = tf.while_loop(lambda i, *_: i <= steps, step, state, parallel_iterations=1)
-    return shaped(tf.cast(found, way.dtype) * way)
+    return shaped(tf.cast(found, sign.dtype) * sign)
 
 
 def ranked(values: tf.Tensor) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
@@ -95,7 +93,9 @@ def ranked(values: tf.Tensor) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tenso
     """
     whole = tf.bitcast(values, tf.int32 if values.dtype == tf.float32 else tf.int64)
     rows, width = extent(whole, 0), extent(whole, 1)
-    bits = LONG if isinstance(width, int) and width >= 1 << LONG else DIGIT
+    # As many digits as there are numbers, and no fewer than tell finite numbers from infinite ones.
+    exponents = 8 if values.dtype == tf.float32 else 11
+    bits = max(exponents, min(DIGIT, width.bit_length())) if isinstance(width, int) else exponents
     top = 8 * whole.dtype.size - 1 - bits  # the sign is 0
     first = tf.cast(tf.bitwise.right_shift(whole, top), tf.int32)
     often = _often(tf.range(rows)[:, tf.newaxis], first, rows, bits)
