@@ -10,6 +10,7 @@ import zoo
 from keras import layers as L
 
 import tfig
+from tfig.plots import sheet
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +268,31 @@ def test_classes_by_the_names_a_model_has():
         model.class_names = names
         with pytest.raises(ValueError, match=r"the names that class_names= or model.class_names lists, each once"):
             tfig.explain(model, X, target="cat")
+
+
+def test_two_names_of_one_sigmoid(tmp_path):
+    """The score is of the second: Keras' classes 0 and 1."""
+    model = keras.Sequential([keras.Input((3,)), L.Dense(1, "sigmoid")])
+    x = np.eye(3, dtype="float32")
+    for names in (["healthy", "sick"], {0: "healthy", 1: "sick"}, {"healthy": 0, "sick": 1}):
+        for target in (None, "sick", 0):
+            e = tfig.explain(model, x, "gradient", target=target, class_names=names)
+            assert sheet.title(e, 0).startswith("sick, score")
+            np.testing.assert_array_equal(e.target, 0)
+        with pytest.raises(ValueError, match="target is 'healthy'; the output has one unit, the score of 'sick'"):
+            tfig.explain(model, x, "gradient", target="healthy", class_names=names)
+    model.class_names = ["healthy", "sick"]
+    tfig.report(tfig.explain(model, x, "gradient"), tmp_path / "e.html")
+    page = (tmp_path / "e.html").read_text()
+    assert "sick, score" in page and "healthy" not in page
+    del model.class_names
+    assert sheet.title(tfig.explain(model, x, "gradient"), 0, ["healthy", "sick"]).startswith("sick, score")
+
+
+@pytest.mark.parametrize("names", [["cat", "dog", "bird"], list("abcde")])
+def test_as_many_names_as_units(names):
+    with pytest.raises(ValueError, match=rf"class_names has {len(names)} entries, and the output has 4 units"):
+        tfig.explain(zoo.build("sequential"), X, "gradient", class_names=names)
 
 
 def test_a_class_at_a_place():

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfig import arguments, baselines, entry, slices
+from tfig import arguments, baselines, entry, naming, slices
 from tfig.catalogue import method_named
 from tfig.devices import first, named, spread
 from tfig.explanation import Explanation
@@ -218,8 +218,9 @@ class Explainer:
             for span, answer in self.answers(posed, leaves, sides, progress)
         ]
         said = provenance(
-            self.model, self.method, asked.target, self.baseline, self.seed, self._called, posed.program.units
-        )
+            self.model, self.method, asked.target, self.baseline, self.seed, self._named(posed.program.units),
+            posed.program.units,
+        )  # fmt: skip
         return _warned(dataclasses.replace(Explanation.concatenate(parts), provenance=said))
 
     def _read(self, x: Any) -> tuple[Any, list[np.ndarray]]:
@@ -238,6 +239,13 @@ class Explainer:
     @property
     def _called(self) -> Any:
         return getattr(self.model, "class_names", None) if self.class_names is None else self.class_names
+
+    def _named(self, units: int | None) -> Any:
+        """What the units of the output are called; a model's own names may be of another output."""
+        own = self._called
+        if self.class_names is None and own is not None and not callable(own):
+            own = naming.listed(own)
+        return naming.of_units(own, units)
 
     @property
     def by_row(self) -> bool:
@@ -338,6 +346,13 @@ class Explainer:
         question = Question(self.method, asked.quantity, layer, rule, tokens, channels, which)
         with first(self._devices, self.model):
             compiled = program(self.model, structure, question)
+        names = naming.listed(self._called)
+        if compiled.units == 1 and set(names) == {0, 1}:
+            if isinstance(target, str) and target == names[0]:
+                raise ValueError(
+                    f"target is {target!r}; the output has one unit, the score of {names[1]!r}: leave target= out."
+                )
+            asked = arguments.asked(self.model, self.output, target, len(leaves[0]), naming.of_units(names, 1))
         self._check_range(compiled, asked.target, asked.against)
         return Posed(
             compiled, asked.target, asked.against, fed, layer, described, channels, asked.aside, structure, question
@@ -424,7 +439,7 @@ class Explainer:
             explainer=self,
             held=held,
             channels=channels if 1 in {*channels["attributions"], *inputs} else {},
-            class_names=self._called,
+            class_names=self._named(posed.program.units),
         )
 
     def outputs(self, x: Any) -> Any:

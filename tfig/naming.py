@@ -34,6 +34,23 @@ def class_name(given: Any, number: int) -> str:
     return listed(given).get(int(number), f"class {number}")
 
 
+def of_units(given: Any, units: int | None) -> Any:
+    """What the units of an output are called; two names of a single unit are of 0 and of 1, and its score is of 1.
+
+    Raises:
+        ValueError: a list names more units than there are, or fewer.
+    """
+    names = listed(given)
+    if units == 1 and set(names) == {0, 1}:
+        return {0: names[1]}
+    if units is not None and not isinstance(given, Mapping) and names and len(names) != units:
+        raise ValueError(
+            f"class_names has {len(names)} entries, and the output has {units} units; give each its name, or a dict of "
+            "names by number."
+        )
+    return given
+
+
 def features(given: Any, count: int, what: str = "feature") -> list[str]:
     """The names of `count` features or channels.
 

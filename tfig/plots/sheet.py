@@ -103,8 +103,9 @@ def title(e: "Explanation", row: int, class_names: Any = None) -> str:
 
 def called(e: "Explanation", row: int, class_names: Any = None) -> str:
     """The class of a row, and what it is held against; nothing where there is none: of a callable, or of one unit."""
-    names = e.class_names if class_names is None else class_names
-    alone = names is None and e.provenance.get("target") == ONLY
+    only = e.provenance.get("target") == ONLY
+    names = e.class_names if class_names is None else naming.of_units(class_names, 1 if only else None)
+    alone = names is None and only
     target = "" if e.target is None or alone else naming.class_name(names, e.target[row])
     against = e.trace.get("against")
     return target if against is None else f"{target} rather than {naming.class_name(names, against[row])}"
