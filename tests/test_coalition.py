@@ -391,6 +391,15 @@ def test_a_guided_walk_never_leaves_the_way(distance):
     assert error(e.attributions, np.stack(expected)) <= 1e-5
 
 
+def test_a_guided_walk_of_the_smallest_numbers():
+    """Single steps of the way are smaller than float32 holds."""
+    random = np.random.default_rng(0)
+    x = (random.uniform(0.5, 1, (2, 30)) * 2.0**-124).astype("float32")
+    w = random.uniform(1, 2, 30).astype("float32")
+    e = tfig.explain(lambda z: tf.reduce_sum(w * z, -1), x, "guided_ig", target=lambda outputs: outputs)
+    assert error(e.attributions.astype("float64"), (w * x).astype("float64")) <= 1e-5
+
+
 @pytest.mark.parametrize("width", [None, 300, 1 << walk.DIGIT])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_nth_smallest_is_that_of_a_sort(dtype, width):

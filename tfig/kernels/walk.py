@@ -41,14 +41,17 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
         )
 
     end, start = flat(problem.x), flat(problem.baseline)
-    sign, lengths = tf.sign(end - start), tf.abs(end - start)
+    lengths = tf.abs(end - start)
+    # In units of the row's longest, so that float32 holds single steps of it; of a power of two, which rounds nothing.
+    unit = _power(tf.reduce_max(lengths, 1, keepdims=True))
+    way, lengths = tf.sign(end - start) * unit, lengths / unit
     length = tf.reduce_sum(lengths, 1)
     near = 1e-9 * length
     place = tf.cast(fraction * tf.cast(extent(end, 1) - 1, tf.float64), tf.int32)
 
     def step(i, gone, found):
         """One gradient; `gone` is how far each coordinate has gone."""
-        _, leaves = value_and_gradient(problem.score, shaped(start + gone * sign))
+        _, leaves = value_and_gradient(problem.score, shaped(start + gone * way))
         gradient = joined(leaves)
         slopes = tf.abs(gradient)
         slopes = slopes if slopes.dtype.size > 4 else tf.cast(slopes, tf.float32)
@@ -81,7 +84,13 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
 
     state = (tf.constant(0), tf.zeros_like(start), tf.zeros_like(joined(problem.x)))
     _, _, found = tf.while_loop(lambda i, *_: i <= steps, step, state, parallel_iterations=1)
-    return shaped(tf.cast(found, sign.dtype) * sign)
+    return shaped(tf.cast(found, way.dtype) * way)
+
+
+def _power(value: tf.Tensor) -> tf.Tensor:
+    """The highest power of two that is no greater, of float64; of 0 1."""
+    exponent = tf.bitwise.bitwise_and(tf.bitcast(value, tf.int64), tf.constant(0x7FF << 52, tf.int64))
+    return tf.where(exponent > 0, tf.bitcast(exponent, tf.float64), tf.ones_like(value))
 
 
 def ranked(values: tf.Tensor) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
