@@ -225,7 +225,7 @@ def _served(
     if explainer.method.sides(empty):
         raise ValueError(
             f"explanation {name!r} calls a Python function on each row, which a served model cannot; pass segments as "
-            "a map or as the size of a grid."
+            "a map, or, but for xrai, as the size of a grid."
         )
     if posed.aside:
         raise ValueError(

@@ -347,6 +347,8 @@ def test_xrai_against_the_literal_ranking():
         tfig.explain(polynomial, ROWS, tfig.XRAI(segments=fine))
     with pytest.raises(ValueError, match="pass a map"):
         tfig.XRAI(segments=np.zeros((3, 3)))
+    with pytest.raises(ValueError, match=r"segments is a map \[3, 3\], and the positions are \[8, 9\]"):
+        tfig.explain(model, x, tfig.XRAI(min_pixels=5, segments=np.zeros((3, 3), int)))
 
 
 @pytest.mark.parametrize("given", [(200, 0.25, 0.02), (50, 0.1, 0.2), (30, 0.5, 0.3)])

@@ -187,6 +187,31 @@ def test_plot_of_volumes(tmp_path):
     tfig.explain(model, x, tfig.IGOS(4, 2, 2)).plot(tmp_path / "volume.png")
 
 
+def test_notes_of_what_a_method_cannot_do():
+    """One region of a whole image, an input without axes to blur, a mask towards a higher score, a walk in leaps."""
+    x = zoo.images(2)
+    score = lambda z: tf.reduce_sum(z**2, [1, 2, 3])  # noqa: E731
+    whole = tfig.XRAI(steps=4, min_pixels=1, segments=np.zeros((8, 8), "int32"))
+    halves = tfig.XRAI(steps=4, min_pixels=1, segments=np.repeat([[0], [1]], 4, 0) + np.zeros((8, 8), "int32"))
+    said = "the image is one region in 2 of 2 rows: lower min_pixels, or pass segments="
+    asked = {"target": lambda outputs: outputs}
+    assert said in tfig.explain(score, x, whole, **asked).notes
+    assert said not in tfig.explain(score, x, halves, **asked).notes
+    both = {"image": x, "table": zoo.table(2)}
+    image, table = keras.Input((8, 8, 3), name="image"), keras.Input((5,), name="table")
+    flat = keras.layers.Concatenate()([keras.layers.Flatten()(image), table])
+    model = keras.Model({"image": image, "table": table}, keras.layers.Dense(2)(flat))
+    said = "inputs 'table' have no axes to blur: they stay as they are in x and get nothing"
+    assert said in tfig.explain(model, both, tfig.BlurIG(steps=2, max_sigma=2), target=1).notes
+    assert said not in tfig.explain(model, both, tfig.IntegratedGradients(2), target=1).notes
+    said = "2 of 2 masks delete towards a baseline that scores higher than x: choose another one"
+    masks = tfig.IGOS(2, 2, 4)
+    assert said in tfig.explain(score, x, masks, baseline=2.0, **asked).notes
+    assert said not in tfig.explain(score, x, masks, baseline=0.0, **asked).notes
+    e = tfig.explain(lambda z: tf.reduce_sum(tf.cast(z > 0.5, z.dtype) + z, [1, 2, 3]), x, "guided_ig", **asked)
+    assert any("rows: raise max_dist and steps; where that" in note for note in e.notes)
+
+
 def test_notes_do_not_depend_on_a_constant():
     """A sum that misses half of a difference says so, beside whatever bias."""
     x = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")

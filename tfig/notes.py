@@ -43,17 +43,29 @@ def of(e: Explanation) -> list[str]:
     notes += _beside(e)
     if "drawn" in e.trace:
         notes.append("the model draws at random when it is called (a Dropout that is on?): this explains one draw")
-    if "moved" in e.trace and not e.trace["moved"].all():
-        notes += _stuck(e)
-    if e.attributions is not None and "moved" not in e.trace:
-        silent, broken = np.ones(rows, bool), np.zeros(rows, bool)
-        mapped(e.attributions, lambda leaf: silent.__iand__(~leaf.reshape(rows, -1).any(1)))
-        mapped(e.attributions, lambda leaf: broken.__ior__(~np.isfinite(leaf.reshape(rows, -1)).all(1)))
-        broken &= np.isfinite(e.score) & ~lost
-        if broken.any():
-            notes.append(f"the map is NaN or infinite in {broken.sum()} of {rows} rows")
-        if silent.any():
-            notes.append(f"the map is zero everywhere in {silent.sum()} of {rows} rows")
+    return notes + (_mask(e) if "moved" in e.trace else _map(e, lost))
+
+
+def _map(e: Explanation, lost: np.ndarray) -> list[str]:
+    """Maps without a number, without a difference, and of rows that were not cut up."""
+    if e.attributions is None:
+        return []
+    rows, notes = len(e), []
+    silent, broken = np.ones(rows, bool), np.zeros(rows, bool)
+    mapped(e.attributions, lambda leaf: silent.__iand__(~leaf.reshape(rows, -1).any(1)))
+    mapped(e.attributions, lambda leaf: broken.__ior__(~np.isfinite(leaf.reshape(rows, -1)).all(1)))
+    broken &= np.isfinite(e.score) & ~lost
+    if broken.any():
+        notes.append(f"the map is NaN or infinite in {broken.sum()} of {rows} rows")
+    if silent.any():
+        notes.append(f"the map is zero everywhere in {silent.sum()} of {rows} rows")
+    if "min_pixels" in e.parameters:
+        ranked = np.asarray(e.attributions).reshape(rows, -1)
+        whole = (ranked == ranked[:, :1]).all(1) & ~silent
+        if whole.any():
+            notes.append(
+                f"the image is one region in {whole.sum()} of {rows} rows: lower min_pixels, or pass segments="
+            )
     return notes
 
 
@@ -70,23 +82,28 @@ def _beside(e: Explanation) -> list[str]:
             "nothing; explain a layer behind them (layer=), or ask a method that switches what is no float "
             "(tfig.methods() says which), a mask by a baseline of its own"
         )
+    plain = [repr(name) for i, name in enumerate(names) if i not in e.held and np.ndim(e.x[name]) < 3]
+    if plain and "max_sigma" in e.parameters:
+        notes.append(f"inputs {', '.join(plain)} have no axes to blur: they stay as they are in x and get nothing")
     if "mask" in e.trace:
         notes.append("a mask closes one input: the others stay as they are in x and get nothing")
     return notes
 
 
-def _stuck(e: Explanation) -> list[str]:
-    """Why masks do not change the score."""
+def _mask(e: Explanation) -> list[str]:
+    """Why masks do not change the score, or what they change of it."""
     stuck, rows = ~e.trace["moved"], len(e)
-    alike = np.zeros(rows, bool)
+    alike = higher = np.zeros(rows, bool)
     if e.baseline_score is not None:
         larger = np.maximum(np.abs(e.score), np.abs(e.baseline_score))
         alike = stuck & (np.abs(e.score - e.baseline_score) <= 1e-6 * larger)
+        higher = e.baseline_score - e.score > 0.01 * larger
     return [
         f"{which.sum()} of {rows} masks {why}"
         for which, why in (
             (stuck & ~alike, "do not change the score"),
             (alike, "have nothing to delete: the baseline scores as x does; choose one that x differs from"),
+            (higher, "delete towards a baseline that scores higher than x: choose another one"),
         )
         if which.any()
     ]
@@ -105,10 +122,14 @@ def _sums(e: Explanation) -> list[str]:
         off = np.abs(e.convergence_delta) > np.maximum(0.1 * difference, rounding)
         if off.any():
             ways = [way for way in ("samples", "steps") if way in e.parameters]
+            if "max_dist" in e.parameters:  # what is flat just there moves first, by up to twice as far
+                ways[0] = "max_dist and steps"
             rule = "" if e.parameters.get("rule") == "adaptive" else "rule='adaptive' or "
             more = f", or use {rule}tolerance=" if "tolerance" in e.parameters else ""
             zeros = "zeros have no length or deviation"
             advice = f": raise {ways[0]}{more}" if ways else f"; another baseline may have a sum ({zeros})"
+            if not e.parameters:  # of a server
+                advice = f"; export it with more steps or samples, or with another baseline ({zeros})"
             if ways:
                 advice += (
                     "; where that changes nothing, F jumps at the baseline (x is masked there, or normalised: "

@@ -101,6 +101,9 @@ class XRAI(Method):
             maps.append(path.integrate(problem.replace(baseline=(flat,)), self.steps, nodes)[0])
         attribution = tf.reduce_max((maps[0] + maps[1]) / 2, -1)
         if isinstance(self.segments, Arrays):
+            positions = list(self.segments.values.shape[:2])
+            if not x.shape[1:3].is_compatible_with(positions):
+                raise ValueError(f"segments is a map {positions}, and the positions are {x.shape[1:3].as_list()}.")
             given = tf.constant(self.segments.values)[tf.newaxis]
             shape = tf.concat([tf.shape(x)[:3], tf.shape(given)[3:]], 0)
             segments = tf.broadcast_to(given, shape)
