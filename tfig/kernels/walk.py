@@ -60,26 +60,27 @@ def guided(problem: Problem, steps: int, fraction: float, distance: float) -> Le
         low = tf.where(i == steps, tf.ones_like(alpha), tf.maximum(alpha - distance, 0.0))
         bound = tf.minimum(alpha + distance, 1.0) * lengths
         caught = tf.maximum(gone, low * lengths)
+        room = bound - caught
         # Coordinates at their bound rank last; where even the limit is one of them, all that are open move.
-        size = tf.where(caught < bound, slopes, tf.constant(np.inf, slopes.dtype))
+        size = tf.where(room > 0, slopes, tf.constant(np.inf, slopes.dtype))
         nth = ranked(size)
 
-        def move(going, at_bound, moved, missing):
+        def move(going, at_bound, room, missing):
             """`at_bound` coordinates have moved as far as they may; `missing` of the way is left."""
             limit, at_bound = nth(at_bound + place)
             chosen = size <= tf.minimum(limit, limit.dtype.max)[:, tf.newaxis]
-            left = tf.cast(chosen, moved.dtype) * (bound - moved)
+            left = tf.cast(chosen, room.dtype) * room
             reach = tf.reduce_sum(left, 1)
             going &= (missing > near) & (reach > 0)
+            # Exactly to its bound, or it would stay open and count among the smallest gradients.
             share = tf.where(going, tf.minimum(missing / tf.where(going, reach, 1.0), 1.0), 0.0)
-            going &= share == 1
-            # Too far and back, exactly to its bound, or it would stay open and count among the smallest gradients.
-            far = tf.where(going, 2 * share, share)[:, tf.newaxis]
-            return going, at_bound, tf.minimum(moved + far * left, bound), missing - share * reach
+            return going & (share == 1), at_bound, room - share[:, tf.newaxis] * left, missing - share * reach
 
         missing = alpha * length - tf.reduce_sum(caught, 1)
-        state = (tf.ones_like(length, tf.bool), tf.zeros_like(length, tf.int32), caught, missing)
-        moved = tf.while_loop(lambda going, *_: tf.reduce_any(going), move, state, parallel_iterations=1)[2]
+        state = (tf.ones_like(length, tf.bool), tf.zeros_like(length, tf.int32), room, missing)
+        room = tf.while_loop(lambda going, *_: tf.reduce_any(going), move, state, parallel_iterations=1)[2]
+        # Never back: where a coordinate still stands at x', F may have a kink, or nothing beyond.
+        moved = tf.maximum(bound - room, caught)
         return i + 1, moved, found + tf.cast(moved - gone, gradient.dtype) * gradient
 
     state = (tf.constant(0), tf.zeros_like(start), tf.zeros_like(joined(problem.x)))
