@@ -10,7 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tfig import catalogue, console, files
+import numpy as np
+import tensorflow as tf
+
+from tfig import catalogue, console, files, naming
 from tfig.console import CommandError
 from tfig.serving import audit, connection, protocol, sizing
 from tfig.serving.export import export, latest, versions
@@ -243,6 +246,9 @@ def run_query(options: argparse.Namespace) -> None:
             name, takes = connection.offered(client, options.name, options.model, options.address)
             rows = files.read(options.images, takes, options.scale, options.preprocess)
             e = client.explain(rows.x, name, target, against, baseline, options.seed)
+            if names is not None:
+                said = np.asarray(client.predict(tf.nest.map_structure(lambda leaf: leaf[:1], rows.x)))
+                names = naming.of_units(names, said.shape[-1] if said.ndim > 1 else None)
     except ServingError as error:
         raise CommandError(str(error)) from error
     e = dataclasses.replace(e, class_names=names)

@@ -118,6 +118,7 @@ def tables(folder):
     (folder / "names.json").write_text('{"0": "cat", "1": "dog", "2": "bird", "3": "fish"}')
     (folder / "bad.json").write_text("{")
     (folder / "number.json").write_text("3")
+    (folder / "pets.txt").write_text("cat\ndog\n")
     (folder / "numbers.csv").write_text("1,2,3\n4,5,6\n")
 
 
@@ -129,7 +130,7 @@ def test_arrays_and_tables_are_explained(tables, capsys):
     assert main(["explain", "two.keras", "two.npz", "--method", "gradient", "-o", "two.png"]) == 0
     assert sorted(tfig.Explanation.load("two.npz").x) == sorted(zoo.ZOO["two_inputs"].x)
     assert (
-        main(["explain", "table.keras", "table.csv", "--classes", "names.txt", "--target", "dog", "-o", "t.png"]) == 0
+        main(["explain", "table.keras", "table.csv", "--classes", "pets.txt", "--target", "dog", "-o", "t.png"]) == 0
     )
     assert "row 1: dog, score" in capsys.readouterr().out
     np.testing.assert_array_equal(tfig.Explanation.load("t.npz").x, [[1, 2, 3], [4, 5.5, -6]])
@@ -272,6 +273,20 @@ def test_export_inspect_serve_and_query(capsys):
             assert main(["query", *arguments]) == 1
             captured = capsys.readouterr()
             assert said in captured.err and len(captured.err.splitlines()) == 1
+
+
+def test_one_sigmoid_is_called_by_its_second_name(capsys):
+    """The score is of class 1, in this process as of a server."""
+    x = keras.Input((8, 8, 3))
+    model = keras.Model(x, keras.layers.Dense(1, "sigmoid")(keras.layers.GlobalAveragePooling2D()(x)))
+    model.save("binary.keras")
+    pathlib.Path("two.txt").write_text("healthy\nsick\n")
+    tfig.export(model, "binary", {"why": "gradient"}, warmup=False, pictures=False)
+    with tfig.serving.serve("binary", port=0) as server:
+        for command in (["explain", "binary.keras"], ["query", f"127.0.0.1:{server.port}", "binary"]):
+            assert main([*command, "image0.png", "--classes", "two.txt", "-o", "one.png"]) == 0
+            said = capsys.readouterr().out
+            assert "sick, score" in said and "healthy" not in said
 
 
 @pytest.mark.parametrize(
