@@ -79,6 +79,7 @@ def explain(
         progress: show Keras' progress bar, in rows.
         class_names: what classes are called, for `target` and for pictures: a list, a dict by number (or of numbers by
             name), or a function number -> name, for pictures alone; by default `model.class_names` where it has them.
+            Two names of an only unit are of 0 and of 1: its score is called by the second.
         devices: names ("GPU:0", ...) of devices among which rows are split, each with a program of its own; nothing is
             exchanged between them. By default those of the `tf.distribute.MirroredStrategy` in whose scope the model
             was made, which keeps its weights on each; else the one that TensorFlow chooses.
