@@ -129,9 +129,7 @@ def test_arrays_and_tables_are_explained(tables, capsys):
     np.testing.assert_array_equal(e.x, zoo.images())
     assert main(["explain", "two.keras", "two.npz", "--method", "gradient", "-o", "two.png"]) == 0
     assert sorted(tfig.Explanation.load("two.npz").x) == sorted(zoo.ZOO["two_inputs"].x)
-    assert (
-        main(["explain", "table.keras", "table.csv", "--classes", "pets.txt", "--target", "dog", "-o", "t.png"]) == 0
-    )
+    assert main(["explain", "table.keras", "table.csv", "--classes", "pets.txt", "--target", "dog", "-o", "t.png"]) == 0
     assert "row 1: dog, score" in capsys.readouterr().out
     np.testing.assert_array_equal(tfig.Explanation.load("t.npz").x, [[1, 2, 3], [4, 5.5, -6]])
     asked = ["explain", "columns.keras", "columns.csv", "--method", "shapley_sampling", "--target", "0"]

@@ -402,7 +402,7 @@ def test_a_guided_walk_of_the_smallest_numbers():
     assert error(e.attributions.astype("float64"), (w * x).astype("float64")) <= 1e-5
 
 
-@pytest.mark.parametrize("width", [None, 300, 1 << walk.DIGIT])
+@pytest.mark.parametrize("width", [None, 10, 300, 1 << walk.DIGIT])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_nth_smallest_is_that_of_a_sort(dtype, width):
     random = np.random.default_rng(0)

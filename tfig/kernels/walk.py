@@ -105,7 +105,7 @@ def ranked(values: tf.Tensor) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tenso
     rows, width = extent(whole, 0), extent(whole, 1)
     # As many digits as there are numbers, and no fewer than tell finite numbers from infinite ones.
     exponents = 8 if values.dtype == tf.float32 else 11
-    bits = max(exponents, min(DIGIT, width.bit_length())) if isinstance(width, int) else exponents
+    bits = max(exponents, min(DIGIT, width.bit_length())) if isinstance(width, int) else 11
     top = 8 * whole.dtype.size - 1 - bits  # the sign is 0
     first = tf.cast(tf.bitwise.right_shift(whole, top), tf.int32)
     often = _often(tf.range(rows)[:, tf.newaxis], first, rows, bits)
